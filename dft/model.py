@@ -1,0 +1,153 @@
+"""The nouns of dft: files, chunks, runs of chunks, layouts of a stream.
+
+A *layout* is what both ends of a transfer know before its first byte: which chunks of which files the
+stream carries, in order.  The stream itself then needs no headers: it is the chunks' bytes end to end,
+followed, where the digests are made while the source is read, by 16 bytes of digest for each chunk.
+"""
+
+from __future__ import annotations
+
+from typing import NewType
+
+import msgspec
+
+from dft.errors import ProtocolError
+from dft.names import check_name
+
+#: Bytes of one digest: XXH3-128, https://github.com/Cyan4973/xxHash, canonical (big-endian) form.
+DIGEST_SIZE = 16
+
+#: The identity that a store carries: 32 lower-case hexadecimal digits, made once, never reused.
+NodeId = NewType("NodeId", str)
+
+KIND_FILE = 0
+KIND_DIRECTORY = 1
+
+#: Largest file, in bytes: what a signed 64-bit offset can address.
+MAX_FILE_SIZE = 2**63 - 1
+
+
+class FileEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A published file or directory, or one about to be.
+
+    file_id: 1 to 2**63 - 1, random, never reused.  name: see ``names.check_name``.  size: bytes, 0 for a
+    directory.  mode: permission bits, 0 to 0o7777.  mtime_ns: nanoseconds since 1970.  chunk_size:
+    bytes, > 0.  digests: the chunks' digests in order, ``DIGEST_SIZE`` bytes each, or empty while they
+    are not known yet.
+    """
+
+    file_id: int
+    name: bytes
+    kind: int
+    size: int
+    mode: int
+    mtime_ns: int
+    chunk_size: int
+    digests: bytes = b""
+
+    @property
+    def chunk_count(self) -> int:
+        """Number of chunks: 0 for an empty file and for a directory."""
+        return -(-self.size // self.chunk_size)
+
+    def chunk_length(self, index: int) -> int:
+        """Bytes of chunk ``index``: the chunk size, or less for the last one."""
+        return min(self.chunk_size, self.size - index * self.chunk_size)
+
+    def digest(self, index: int) -> bytes:
+        """Digest of chunk ``index``; empty when digests are not known."""
+        return self.digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]
+
+    def check(self) -> None:
+        """Raise ProtocolError unless every field is in range and the name is a legal one."""
+        if not 1 <= self.file_id < 2**63:
+            raise ProtocolError(f"file id {self.file_id} is out of range")
+        if self.kind not in (KIND_FILE, KIND_DIRECTORY):
+            raise ProtocolError(f"file kind {self.kind} is unknown")
+        if not 0 <= self.size <= MAX_FILE_SIZE or not 0 < self.chunk_size <= MAX_FILE_SIZE:
+            raise ProtocolError(f"size {self.size} or chunk size {self.chunk_size} is out of range")
+        if self.kind == KIND_DIRECTORY and self.size:
+            raise ProtocolError("a directory has no bytes")
+        if not 0 <= self.mode <= 0o7777 or not -(2**63) <= self.mtime_ns < 2**63:
+            raise ProtocolError(f"mode {self.mode:o} or time {self.mtime_ns} is out of range")
+        if len(self.digests) not in (0, self.chunk_count * DIGEST_SIZE):
+            raise ProtocolError(f"{len(self.digests)} bytes of digests for {self.chunk_count} chunks")
+        check_name(self.name)
+
+
+class ChunkRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Chunks ``first`` to ``first + count - 1`` of file number ``file`` of a layout.
+
+    A run of no chunks stands for an empty file or a directory: no bytes, but something to create.
+    """
+
+    file: int
+    first: int
+    count: int
+
+
+class Layout(msgspec.Struct, frozen=True, array_like=True):
+    """The files of a stream and the runs of their chunks in the order in which they travel."""
+
+    files: list[FileEntry]
+    runs: list[ChunkRun]
+
+    def run_length(self, run: ChunkRun) -> int:
+        """Bytes of one run."""
+        entry = self.files[run.file]
+        start = run.first * entry.chunk_size
+        return max(0, min(entry.size, start + run.count * entry.chunk_size) - start)
+
+    @property
+    def payload_size(self) -> int:
+        """Bytes of all runs together, digests not counted."""
+        return sum(map(self.run_length, self.runs))
+
+    @property
+    def chunk_count(self) -> int:
+        """Number of chunks of all runs together."""
+        return sum(run.count for run in self.runs)
+
+    @property
+    def carries_digests(self) -> bool:
+        """Whether the digests follow the payload: so for every file whose digests are not known yet."""
+        return any(entry.size and not entry.digests for entry in self.files)
+
+    @property
+    def stream_size(self) -> int:
+        """Bytes on the wire: the payload, and the digests where they travel with it."""
+        return self.payload_size + (self.chunk_count * DIGEST_SIZE if self.carries_digests else 0)
+
+    def check(self) -> None:
+        """Raise ProtocolError unless every file and run is consistent: called on all that comes in."""
+        known = {bool(entry.digests) for entry in self.files if entry.size}
+        if len(known) > 1:
+            raise ProtocolError("a layout mixes files with and without digests")
+        for entry in self.files:
+            entry.check()
+        for run in self.runs:
+            if not 0 <= run.file < len(self.files):
+                raise ProtocolError(f"a run names file {run.file} of {len(self.files)}")
+            count = self.files[run.file].chunk_count
+            if run.first < 0 or run.count < 0 or run.first + run.count > count:
+                raise ProtocolError(f"chunks {run.first}+{run.count} of a file that has {count}")
+
+
+def whole_files(files: list[FileEntry]) -> Layout:
+    """Lay out all chunks of all files, in order."""
+    return Layout(files, [ChunkRun(i, 0, entry.chunk_count) for i, entry in enumerate(files)])
+
+
+def runs_of(file: int, chunks: list[int]) -> list[ChunkRun]:
+    """Fold ascending chunk numbers of file number ``file`` into the fewest runs."""
+    runs: list[ChunkRun] = []
+    first = previous = -2
+    for chunk in chunks:
+        if chunk != previous + 1:
+            if first >= 0:
+                runs.append(ChunkRun(file, first, previous - first + 1))
+            first = chunk
+        previous = chunk
+    if first >= 0:
+        runs.append(ChunkRun(file, first, previous - first + 1))
+    return runs

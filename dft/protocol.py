@@ -1,0 +1,319 @@
+"""Typed messages between rank 0 and the data servers, and their wire form.
+
+A control message is a fixed header (magic, version, kind, body length) and a MessagePack body whose
+types are checked on decoding: no pickle, nothing that executes.  Payload never travels in a control
+message.  A message of an unknown version or kind, of a wrong length or with a field out of range raises
+ProtocolError; the caller adds the sender's rank.
+
+Each request carries a ``call`` number which its one reply repeats.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from dft.errors import FAULTS, DftError, InternalError, ProtocolError, UsageError
+from dft.model import FileEntry, Layout
+
+MAGIC = b"dft1"
+VERSION = 1
+_HEADER = struct.Struct("<4sHHQ")
+HEADER_SIZE = _HEADER.size
+
+#: Largest body in bytes; far above any honest message, far below MPI's count limit of 2**31 - 1.
+MAX_BODY = 1 << 30
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True):
+    """What every message has in common."""
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+
+
+class Welcome(Message, frozen=True):
+    """Open your store.  sizes in bytes; ``store``: empty for the node's own default directory."""
+
+    call: int
+    catalog_id: str
+    store: str
+    index_on_host: int
+    segment_size: int
+    window: int
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        if not (0 <= self.index_on_host < 2**20 and 0 < self.window <= 2**16):
+            raise ProtocolError("index or window out of range")
+        if not 0 < self.segment_size < 2**31:
+            raise ProtocolError(f"segment size {self.segment_size} out of range")
+
+
+class Receive(Message, frozen=True):
+    """Take a stream from rank ``source`` with ``tag`` and keep it staged as part of ``transfer``."""
+
+    call: int
+    transfer: int
+    source: int
+    tag: int
+    layout: Layout
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        self.layout.check()
+
+
+class Send(Message, frozen=True):
+    """Send chunks from your store to rank ``dest`` with ``tag``."""
+
+    call: int
+    transfer: int
+    dest: int
+    tag: int
+    layout: Layout
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        self.layout.check()
+
+
+class Round(msgspec.Struct, frozen=True, array_like=True):
+    """A part of a broadcast: ``root`` (a rank of the session) sends ``layout`` to the rest of the group."""
+
+    root: int
+    layout: Layout
+
+
+class Broadcast(Message, frozen=True):
+    """Take part in a broadcast over the ranks of ``group``; ``keep`` says whether to store what comes."""
+
+    call: int
+    transfer: int
+    group: list[int]
+    rounds: list[Round]
+    keep: bool
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        for part in self.rounds:
+            part.layout.check()
+            if part.root not in self.group:
+                raise ProtocolError(f"root {part.root} is not in the group")
+
+
+class Abort(Message, frozen=True):
+    """Stop sending for ``transfer``: end its streams at the next segment."""
+
+    call: int
+    transfer: int
+
+
+class Publish(Message, frozen=True):
+    """Make what ``transfer`` staged visible; the catalog has it.  ``to``: a further path, or empty.
+
+    ``names``: what to place at ``to``, each with its path below it (empty: ``to`` is the file itself).
+    """
+
+    call: int
+    transfer: int
+    to: bytes = b""
+    names: list[tuple[bytes, bytes]] = []
+
+
+class Discard(Message, frozen=True):
+    """Forget what ``transfer`` staged."""
+
+    call: int
+    transfer: int
+
+
+class Scan(Message, frozen=True):
+    """List ``path`` on your host, a file or a tree, as a publication under ``name``."""
+
+    call: int
+    path: bytes
+    name: bytes
+
+
+class Ingest(Message, frozen=True):
+    """Read local files of your host into your store, staged as part of ``transfer``."""
+
+    call: int
+    transfer: int
+    path: bytes
+    name: bytes
+    layout: Layout
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        self.layout.check()
+
+
+class ListChunks(Message, frozen=True):
+    """Say which chunks your store holds."""
+
+    call: int
+
+
+class AskSpace(Message, frozen=True):
+    """Say how much space your store has."""
+
+    call: int
+
+
+class Quit(Message, frozen=True):
+    """Close your store and leave."""
+
+    call: int
+
+
+class Hello(Message, frozen=True):
+    """First words of a data server."""
+
+    call: int
+    host: str
+    pid: int
+
+
+class Ready(Message, frozen=True):
+    """The store is open.  staged: transfers found from a session that did not end well."""
+
+    call: int
+    node_id: str
+    store: str
+    total: int
+    free: int
+    staged: list[int]
+
+
+class Space(Message, frozen=True):
+    """Bytes that the store's file system has in all and free for this user."""
+
+    call: int
+    total: int
+    free: int
+
+
+class Done(Message, frozen=True):
+    """The request was carried out.  digests: those made while reading or ingesting, in stream order."""
+
+    call: int
+    digests: bytes = b""
+
+
+class Scanned(Message, frozen=True):
+    """The files found, without ids, and what was skipped (path, why)."""
+
+    call: int
+    files: list[FileEntry]
+    skipped: list[tuple[bytes, str]]
+
+
+class HeldChunks(Message, frozen=True):
+    """What a store holds: its files, and runs of chunks in them."""
+
+    call: int
+    layout: Layout
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        self.layout.check()
+
+
+class Fault(Message, frozen=True):
+    """The request failed: a class of ``errors`` by name and its message."""
+
+    call: int
+    kind: str
+    text: str
+
+
+class Terminating(Message, frozen=True):
+    """A data server was told to end by a signal and asks for the session's end."""
+
+    call: int
+
+
+Request = (
+    Welcome | Receive | Send | Broadcast | Abort | Publish | Discard | Scan | Ingest | ListChunks | AskSpace | Quit
+)
+Reply = Hello | Ready | Space | Done | Scanned | HeldChunks | Fault | Terminating
+
+#: Wire number of each kind.  Numbers are never reused; a new kind takes the next one.
+_KINDS: dict[int, type[Message]] = dict(
+    enumerate(
+        (
+            Welcome,
+            Receive,
+            Send,
+            Broadcast,
+            Abort,
+            Publish,
+            Discard,
+            Scan,
+            Ingest,
+            ListChunks,
+            AskSpace,
+            Quit,
+            Hello,
+            Ready,
+            Space,
+            Done,
+            Scanned,
+            HeldChunks,
+            Fault,
+            Terminating,
+        ),
+        start=1,
+    )
+)
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS = {number: msgspec.msgpack.Decoder(kind) for number, kind in _KINDS.items()}
+
+
+def encode(message: Message) -> bytearray:
+    """Put a message into its wire form."""
+    wire = bytearray(HEADER_SIZE)
+    _ENCODER.encode_into(message, wire, HEADER_SIZE)
+    _HEADER.pack_into(wire, 0, MAGIC, VERSION, _NUMBERS[type(message)], len(wire) - HEADER_SIZE)
+    return wire
+
+
+def decode(wire: bytes | bytearray | memoryview) -> Message:
+    """Read one whole message; raise ProtocolError unless it is exactly one well-formed message."""
+    if len(wire) < HEADER_SIZE:
+        raise ProtocolError(f"a message of {len(wire)} bytes is shorter than its header")
+    magic, version, number, length = _HEADER.unpack_from(wire)
+    if magic != MAGIC:
+        raise ProtocolError(f"a message begins with {bytes(magic)!r}, expected {MAGIC!r}")
+    if version != VERSION:
+        raise ProtocolError(f"a message has version {version}, expected {VERSION}: all ranks need the same dft")
+    if number not in _DECODERS:
+        raise ProtocolError(f"a message has kind {number}, expected 1 to {len(_KINDS)}")
+    if length != len(wire) - HEADER_SIZE or length > MAX_BODY:
+        raise ProtocolError(f"a message says {length} bytes and has {len(wire) - HEADER_SIZE}")
+    kind = _KINDS[number].__name__
+    try:
+        message = _DECODERS[number].decode(memoryview(wire)[HEADER_SIZE:])
+    except msgspec.MsgspecError as problem:
+        raise ProtocolError(f"a {kind} message is malformed: {problem}") from problem
+    try:
+        message.check()
+    except UsageError as problem:
+        raise ProtocolError(f"a {kind} message is refused: {problem}") from problem
+    return message
+
+
+def fault(call: int, problem: BaseException) -> Fault:
+    """Wrap an error as the reply to a request; what is not a DftError becomes an InternalError."""
+    if isinstance(problem, DftError):
+        return Fault(call, type(problem).__name__, problem.message)
+    return Fault(call, InternalError.__name__, f"{type(problem).__name__}: {problem}")
+
+
+def raise_fault(reply: Fault, node: str) -> DftError:
+    """Make the error that a Fault describes, with the node that reported it named."""
+    return FAULTS.get(reply.kind, ProtocolError)(f"{node}: {reply.text}")

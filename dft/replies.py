@@ -1,0 +1,122 @@
+"""What commands answer: facts without a layout.  ``render`` turns them into text or JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dft.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer that says nothing: the command was carried out."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the code of what went wrong for a part of the command (some nodes, some files)."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Text(Reply):
+    """Lines to show as they are."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Transferred(Reply):
+    """A put, diffuse, bcast or get.
+
+    verb: past tense, as 'published' or 'retrieved'.  files, directories: their numbers.  size: bytes of
+    the files.  seconds: from the command's start to its end.  nodes: the names of those that took part.
+    skipped: (path, why) of what was left out.  failed: (node, why) of the nodes that have no copy.
+    notes: further lines for the user.
+    """
+
+    verb: str
+    name: bytes
+    files: int
+    directories: int
+    size: int
+    seconds: float
+    nodes: tuple[str, ...] = ()
+    skipped: tuple[tuple[bytes, str], ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    failed_code: int = StoreError.exit_code
+
+    @property
+    def exit_code(self) -> int:
+        """0 unless a node failed."""
+        return self.failed_code if self.failed else 0
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One published file or directory.
+
+    size: bytes.  mtime_ns: nanoseconds since 1970.  replicas: the number that every chunk has at least,
+    on nodes of this session.  nodes, absent: the names of the nodes that hold chunks of it and are, or
+    are not, in this session.
+    """
+
+    name: bytes
+    is_directory: bool
+    size: int
+    mode: int
+    mtime_ns: int
+    chunks: int
+    replicas: int
+    nodes: tuple[str, ...]
+    absent: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FileList(Reply):
+    """``ls``: ``long`` asks for every column."""
+
+    rows: tuple[FileRow, ...]
+    long: bool
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """One node.  rank: None when absent.  total, free, held: bytes, total and free 0 when absent."""
+
+    name: str
+    rank: int | None
+    host: str
+    store: str
+    total: int
+    free: int
+    held: int
+    state: str  # 'up' or 'absent'
+
+
+@dataclass(frozen=True)
+class NodeList(Reply):
+    """``ls_nodes``."""
+
+    rows: tuple[NodeRow, ...]
+
+
+@dataclass(frozen=True)
+class ChunkRow:
+    """One chunk of a file.  offset, size: bytes.  digest: hexadecimal.  nodes: all holders by name."""
+
+    name: bytes
+    index: int
+    offset: int
+    size: int
+    digest: str
+    nodes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class ChunkList(Reply):
+    """``ls_chunks``, and ``ls_local_chunks`` with ``node`` set."""
+
+    rows: tuple[ChunkRow, ...]
+    long: bool
+    node: str = ""
