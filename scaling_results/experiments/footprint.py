@@ -1,0 +1,102 @@
+"""What a rank costs its host: memory at its peak, and processor time while nobody asks for anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_results.experiment import MIB, Bench, Experiment, Samples, Series, split_by
+from scaling_results.places import ThisMachine
+from scaling_results.sessions import Session, cpu_seconds, peak_memory
+
+RANKS = 4
+#: Label and bytes of each file; the large one is sparse, so that only dft's copies of it take space.
+SIZES = {"64 MiB": 64 * MIB, "5 GiB": 5 * 1024 * MIB}
+IDLE_SECONDS = 10.0
+#: Seconds that a session is left alone before its idling is measured.
+SETTLING_SECONDS = 2.0
+
+#: Seconds for one transfer of the large file.
+LIMIT = 300.0
+
+
+def _take_memory(bench: Bench, samples: Samples) -> None:
+    samples.attributes |= {"ranks": RANKS}
+    bench.need_space(RANKS * max(map(bench.sized, SIZES.values())))
+    for label, full in SIZES.items():
+        size = bench.sized(full)
+        directory = bench.directory / f"of {size}"
+        directory.mkdir()
+        source = directory / "source"
+        with source.open("wb") as file:
+            file.write(os.urandom(min(size, MIB)))
+            file.truncate(size)
+        try:
+            with Session(ThisMachine(), RANKS, str(directory)) as session:
+                session.transfer("put", str(source), "put", size=size, limit=LIMIT)
+                session.transfer("bcast", str(source), "copied", size=size, limit=LIMIT)
+                for rank, state in sorted(session.ranks().items()):
+                    samples.add(content=label, size=size, rank=rank, peak_bytes=peak_memory(state.pid))
+        finally:
+            shutil.rmtree(directory)
+
+
+def _memory_series(samples: NDArray[Any]) -> list[Series]:
+    smallest = next(iter(SIZES))
+    found = []
+    for label, rows in split_by(samples, "content").items():
+        for role, chosen in (("rank 0", rows["rank"] == 0), ("data servers", rows["rank"] > 0)):
+            peaks = np.asarray(rows["peak_bytes"][chosen] / MIB)
+            found.append(Series(f"{role}, {label}", peaks, f"{role}, {smallest}"))
+    return found
+
+
+MEMORY = Experiment(
+    name="memory",
+    title="Peak memory of a rank",
+    about=(
+        "The most memory that each of four ranks on this machine has had resident (`VmHWM`, shared "
+        "libraries and shared memory included) after a *put* and a *bcast* of one file, a small one or a "
+        "large sparse one. Ratio: to the small file; the goal is 1, and less than 150 MiB. n counts ranks."
+    ),
+    unit="MiB",
+    columns=[("content", "S16"), ("size", "i8"), ("rank", "i8"), ("peak_bytes", "i8")],
+    take=_take_memory,
+    series=_memory_series,
+)
+
+
+def _take_idle(bench: Bench, samples: Samples) -> None:
+    seconds = 1.0 if bench.trial else IDLE_SECONDS
+    samples.attributes |= {"ranks": RANKS}
+    with Session(ThisMachine(), RANKS, str(bench.directory)) as session:
+        time.sleep(SETTLING_SECONDS)
+        for rank, used in sorted(cpu_seconds(session, seconds).items()):
+            samples.add(rank=rank, seconds=seconds, cpu_seconds=used)
+
+
+def _idle_series(samples: NDArray[Any]) -> list[Series]:
+    return [
+        Series(f"rank {rank}", np.asarray(100 * rows["cpu_seconds"] / rows["seconds"]))
+        for rank, rows in split_by(samples, "rank").items()
+    ]
+
+
+IDLE = Experiment(
+    name="idle",
+    title="An idle session",
+    about=(
+        "Processor time (user and system) that each of four ranks on this machine uses while a session "
+        "waits for its next command, as a part of one core; the clock counts hundredths of a second. The "
+        "goal is less than 1 %."
+    ),
+    unit="% of a core",
+    columns=[("rank", "i8"), ("seconds", "f8"), ("cpu_seconds", "f8")],
+    take=_take_idle,
+    series=_idle_series,
+)

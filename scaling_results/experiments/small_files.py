@@ -1,0 +1,112 @@
+"""Many small files on one machine, against tar."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_results.experiment import Bench, Experiment, Samples, Series, split_by
+from scaling_results.places import ThisMachine
+from scaling_results.processes import MeasurementError, run
+from scaling_results.sessions import Session
+
+FILES = 10_000
+DIRECTORIES = 100
+FILE_SIZE = 1024
+RANKS = 4
+TAR = "tar"
+
+#: Seconds for one of the ways to copy the tree.
+LIMIT = 180.0
+
+
+def _make_tree(root: Path, files: int) -> None:
+    for number in range(files):
+        directory = root / f"d{number % DIRECTORIES:02d}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"f{number:05d}").write_bytes(os.urandom(FILE_SIZE))
+
+
+def _contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def _expect(copy: Path, contents: dict[str, bytes]) -> None:
+    if _contents(copy) != contents:
+        raise MeasurementError(f"{copy} does not hold the files of the source")
+
+
+def _tar(source: Path, target: Path) -> float:
+    target.mkdir()
+    pipe = f"tar -C {shlex.quote(str(source))} -c . | tar -C {shlex.quote(str(target))} -x"
+    return run(["sh", "-c", pipe], LIMIT).seconds
+
+
+def _repetition(samples: Samples, repetition: int, source: Path, directory: Path) -> None:
+    contents = _contents(source)  # also warms the page cache for all three
+    size = sum(map(len, contents.values()))
+
+    def add(operation: str, seconds: float) -> None:
+        samples.add(operation=operation, files=len(contents), repetition=repetition, seconds=seconds)
+
+    os.sync()  # nobody pays for the writes of the one before
+    seconds = _tar(source, directory / "tar")
+    _expect(directory / "tar", contents)
+    add(TAR, seconds)
+    with Session(ThisMachine(), RANKS, str(directory)) as session:
+        os.sync()
+        seconds = session.transfer("mput", str(source), size=size, limit=LIMIT)
+        (holder,) = (store for store in session.stores() if (store / "files" / source.name).exists())
+        _expect(holder / "files" / source.name, contents)
+        add("mput", seconds)
+        os.sync()
+        seconds = session.transfer("bcast", str(source), "copied", size=size, limit=LIMIT)
+        for store in session.stores():
+            _expect(store / "files" / "copied", contents)
+        add("bcast", seconds)
+
+
+def _take(bench: Bench, samples: Samples) -> None:
+    files = bench.sized(FILES)
+    samples.attributes |= {"ranks": RANKS, "files": files, "file size": FILE_SIZE}
+    source = bench.directory / "tree"
+    _make_tree(source, files)
+    for repetition in range(bench.repetitions):
+        directory = bench.directory / "copies"
+        directory.mkdir()
+        try:
+            _repetition(samples, repetition, source, directory)
+        except MeasurementError as problem:
+            samples.give_up(f"repetition {repetition}", problem)
+        finally:
+            shutil.rmtree(directory)
+
+
+def _series(samples: NDArray[Any]) -> list[Series]:
+    return [
+        Series(label, np.asarray(rows["seconds"]), TAR)
+        for label, rows in split_by(samples, "operation").items()
+    ]
+
+
+SMALL_FILES = Experiment(
+    name="small_files",
+    title="Many small files against tar",
+    about=(
+        "A tree of small files of random bytes in 100 directories, copied on one disk of this machine: by "
+        "`tar -c | tar -x`, by *mput* to one of three data servers and by *bcast* to all three, which "
+        "makes three copies. For tar the wall time of the pipe, for dft the time that it reports. The page "
+        "cache is warm. Ratio: to tar; the goal is 2 or less."
+    ),
+    unit="s",
+    columns=[("operation", "S16"), ("files", "i8"), ("repetition", "i8"), ("seconds", "f8")],
+    take=_take,
+    series=_series,
+    line=TAR,
+)

@@ -1,0 +1,72 @@
+"""How long a session takes that does nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling_results.experiment import Bench, Experiment, Samples, Series, split_by
+from scaling_results.places import EmulatedNodes, Place, ThisMachine
+from scaling_results.processes import MeasurementError, run
+from scaling_results.sessions import dft_program
+
+RANKS = 4
+NODES = 8
+RATE = "200mbit"
+NOTHING = "mpirun true"
+SESSION = "dft quit"
+
+#: Seconds for one start and end.
+LIMIT = 60.0
+
+
+def _take_at(place: Place, ranks: int, directory: str, bench: Bench, samples: Samples) -> None:
+    programs = {NOTHING: ["true"], SESSION: dft_program(directory, "-c", "quit")}
+    for repetition in range(bench.repetitions):
+        for label, program in programs.items():
+            try:
+                seconds = run(place.mpirun(ranks, *program), LIMIT, place.environment).seconds
+            except MeasurementError as problem:
+                samples.give_up(f"repetition {repetition} of {label}", problem)
+                continue
+            samples.add(command=label, place=place.name, ranks=ranks, repetition=repetition, seconds=seconds)
+
+
+def _take(bench: Bench, samples: Samples) -> None:
+    samples.attributes |= {"ranks": RANKS, "nodes": NODES, "rate": RATE}
+    _take_at(ThisMachine(), RANKS, str(bench.directory), bench, samples)
+    try:
+        with EmulatedNodes(NODES, RATE) as nodes:
+            _take_at(nodes, NODES, "/tmp/measured", bench, samples)
+    except MeasurementError as problem:
+        samples.give_up("8 nodes", problem)
+
+
+def _series(samples: NDArray[Any]) -> list[Series]:
+    return [
+        Series(label, np.asarray(rows["seconds"]), f"{NOTHING}, {label.split(', ')[1]}")
+        for label, rows in split_by(samples, "command", "place").items()
+    ]
+
+
+START_UP = Experiment(
+    name="start_up",
+    title="Start and end of a session",
+    about=(
+        "Wall time of `mpirun ... true` and of `mpirun ... python -m dft -c quit`: with four ranks on this "
+        "machine, and with a rank on each of eight emulated nodes, which share its cores. The first session "
+        "makes the stores and the catalog, the others find them. Ratio: to mpirun alone."
+    ),
+    unit="s",
+    columns=[
+        ("command", "S16"),
+        ("place", "S16"),
+        ("ranks", "i8"),
+        ("repetition", "i8"),
+        ("seconds", "f8"),
+    ],
+    take=_take,
+    series=_series,
+)

@@ -1,0 +1,74 @@
+"""The page: a table and a picture for each experiment, all of it from the records alone."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+
+from scaling_results.experiment import Experiment, Series
+from scaling_results.experiments import EXPERIMENTS
+from scaling_results.records import Record
+
+_HEAD = """\
+# Scaling results
+
+What dft achieves and what it is measured against. This page and its pictures are made from `results.h5`,
+which holds every sample (HDF5, one group for each experiment, the conditions as its attributes). Nothing
+here is typed by hand.
+
+To take all of it again, or some experiments by name, and then to make the page anew:
+
+    python -m scaling_results.measure [EXPERIMENT...]
+    python -m scaling_results.plot
+
+Emulated nodes are namespaces on one Linux machine, each with a network card of its own that is shaped to
+the rate given (`tests/cluster/minicluster`); they need root, and what needs them is passed over without it.
+All nodes share the machine's cores. Ratios are of medians; min and max are of all samples, of which there
+are n.
+"""
+
+
+def number(value: float) -> str:
+    """Show a value with three significant digits, without an exponent."""
+    if value == 0:
+        return "0"
+    decimals = max(0, 2 - int(np.floor(np.log10(abs(value)))))
+    return f"{value:.{decimals}f}"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 108, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(unit: str, series: list[Series]) -> list[str]:
+    medians = {one.label: float(np.median(one.values)) for one in series}
+    lines = [f"| | median {unit} | min | max | ratio | n |", "|---|---:|---:|---:|---:|---:|"]
+    for one in series:
+        cells = [number(float(value)) for value in (medians[one.label], one.values.min(), one.values.max())]
+        base = medians.get(one.baseline, 0.0)
+        ratio = f"{medians[one.label] / base:.3f}" if base and one.baseline != one.label else ""
+        lines.append(f"| {' | '.join([one.label, *cells, ratio, str(len(one.values))])} |")
+    return lines
+
+
+def _section(experiment: Experiment, record: Record | None) -> list[str]:
+    lines = [f"## {experiment.title}", "", _wrapped(experiment.about), ""]
+    if record is None:
+        return [*lines, f"Not measured yet: `python -m scaling_results.measure {experiment.name}`.", ""]
+    told = "; ".join(f"{key} {value}" for key, value in sorted(record.attributes.items()))
+    return [
+        *lines,
+        *_table(experiment.unit, experiment.series(record.samples)),
+        "",
+        f"![{experiment.title}](plots/{experiment.name}.png)",
+        "",
+        _wrapped(f"Conditions: {told}."),
+        "",
+    ]
+
+
+def render(records: dict[str, Record]) -> str:
+    """Give the page's text; an experiment without a record says that it was not measured."""
+    lines = [line for one in EXPERIMENTS for line in _section(one, records.get(one.name))]
+    return _HEAD + "\n" + "\n".join(lines)
