@@ -43,23 +43,25 @@ def parse_name(text: str) -> bytes:
 
 
 def parents(name: bytes) -> list[bytes]:
-    """The directories above a name, nearest last: ``a/b/c`` gives ``[a, a/b]``."""
+    """List the directories above a name, nearest last: ``a/b/c`` gives ``[a, a/b]``."""
     parts = name.split(b"/")
     return [b"/".join(parts[:i]) for i in range(1, len(parts))]
 
 
-_PLAIN = re.compile(r"[\w@%+=:,./\-~^#{}]+")
+# Not plain: what a shell expands (braces, a leading ~) or takes for a comment (a leading #).
+_PLAIN = re.compile(r"(?![~#])[\w@%+=:,./\-~^#]+")
 
 
 def shown(name: bytes) -> str:
-    """Show a name on one line: as it is where plain, else quoted so that a shell would take it back.
+    r"""Show a name on one line: as it is where plain, else quoted so that a shell would take it back.
 
-    Control characters and bytes that are not UTF-8 appear as ``$'\\n'`` and ``$'\\xff'``.
+    Control characters and bytes that are not UTF-8 appear as ``$'\n'`` and ``$'\xff'``.
     """
+    text: str | None
     try:
         text = name.decode()
     except UnicodeDecodeError:
-        text = None  # type: ignore[assignment]
+        text = None
     if text is not None and _PLAIN.fullmatch(text):
         return text
     if text is not None and text.isprintable():
@@ -80,19 +82,25 @@ def is_pattern(text: str) -> bool:
     return any(c in text for c in "*?[")
 
 
+# One character of a name: whole where it is UTF-8, else a byte.  Atomic, so that no half of one is matched.
+_CHARACTER = rb"(?>[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}|[^/])"
+
+
 def compile_pattern(pattern: bytes) -> re.Pattern[bytes]:
     """Compile a shell pattern over names: ``*`` and ``?`` stay within a component, ``**`` does not.
 
-    ``[...]`` is a set, ``[!...]`` its complement; a set that is not closed is taken literally.
+    ``[...]`` is a set of characters, ``[!...]`` its complement; a set that is not closed is taken literally.
+    ``**/`` at the start of a component also stands for nothing: ``a/**/b`` matches ``a/b``.
     """
     out, i = [b"(?s:"], 0
     while i < len(pattern):
         c = pattern[i : i + 1]
+        starts_component = i == 0 or pattern[i - 1 : i] == b"/"
         i += 1
         if c == b"*":
             if pattern[i : i + 1] == b"*":
                 i += 1
-                if pattern[i : i + 1] == b"/":
+                if starts_component and pattern[i : i + 1] == b"/":
                     i += 1
                     out.append(b"(?:.*/)?")
                 else:
@@ -100,19 +108,40 @@ def compile_pattern(pattern: bytes) -> re.Pattern[bytes]:
             else:
                 out.append(b"[^/]*")
         elif c == b"?":
-            out.append(b"[^/]")
+            out.append(_CHARACTER)
         elif c == b"[" and (end := pattern.find(b"]", i + 1 + (pattern[i : i + 1] == b"!"))) > 0:
-            inside = pattern[i:end].replace(b"\\", b"\\\\").replace(b"[", b"\\[")
-            negate = inside[:1] == b"!"
-            inside = inside[1:] if negate else inside
-            if inside[:1] == b"^":
-                inside = b"\\" + inside
-            out.append(b"(?!/)[" + (b"^" if negate else b"") + inside + b"]")
+            out.append(_compile_set(pattern[i:end], pattern))
             i = end + 1
         else:
             out.append(re.escape(c))
     out.append(b")")
-    try:
-        return re.compile(b"".join(out))
-    except re.error as problem:
-        raise UsageError(f"the pattern {shown(pattern)} cannot be read: {problem}") from problem
+    return re.compile(b"".join(out))
+
+
+#: Most characters beyond ASCII that a range in a set may span.
+_MAX_RANGE = 4096
+
+
+def _compile_set(inside: bytes, pattern: bytes) -> bytes:
+    """Compile what stands between the brackets of a set."""
+    negate = inside[:1] == b"!"
+    text = os.fsdecode(inside[negate:])
+    members: list[bytes] = []
+    i = 0
+    while i < len(text):
+        first, last = text[i], text[i]
+        if text[i + 1 : i + 2] == "-" and i + 2 < len(text):
+            last = text[i + 2]
+            i += 2
+        i += 1
+        span = range(ord(first), ord(last) + 1)
+        if not span or (len(span) > _MAX_RANGE and ord(last) > 127):
+            raise UsageError(f"the pattern {shown(pattern)} cannot be read: a range goes down or is too wide")
+        try:
+            members += [re.escape(os.fsencode(chr(code))) for code in span]
+        except UnicodeEncodeError as problem:
+            raise UsageError(f"the pattern {shown(pattern)} cannot be read: a range is not text") from problem
+    alternatives = b"|".join(members)
+    if negate:
+        return b"(?!" + alternatives + b")" + _CHARACTER
+    return b"(?!/)(?:" + alternatives + b")"

@@ -16,6 +16,7 @@ import msgspec
 
 from dft.errors import FAULTS, DftError, InternalError, ProtocolError, UsageError
 from dft.model import FileEntry, Layout
+from dft.names import check_name
 
 MAGIC = b"dft1"
 VERSION = 1
@@ -111,15 +112,31 @@ class Abort(Message, frozen=True):
 
 
 class Publish(Message, frozen=True):
-    """Make what ``transfer`` staged visible; the catalog has it.  ``to``: a further path, or empty.
-
-    ``names``: what to place at ``to``, each with its path below it (empty: ``to`` is the file itself).
-    """
+    """Make what ``transfer`` staged visible; the catalog has it."""
 
     call: int
     transfer: int
-    to: bytes = b""
-    names: list[tuple[bytes, bytes]] = []
+
+
+class Place(Message, frozen=True):
+    """Copy files of your store to a path of your host.
+
+    to: an absolute path.  paths: for each file its path below ``to``; empty: ``to`` is the file itself.
+    """
+
+    call: int
+    to: bytes
+    files: list[FileEntry]
+    paths: list[bytes]
+
+    def check(self) -> None:
+        """Raise ProtocolError when a path could lead elsewhere than below ``to``."""
+        if not self.to.startswith(b"/") or len(self.files) != len(self.paths):
+            raise ProtocolError("not an absolute path, or a path too few")
+        for entry, path in zip(self.files, self.paths, strict=True):
+            entry.check()
+            if path:
+                check_name(path)
 
 
 class Discard(Message, frozen=True):
@@ -135,6 +152,7 @@ class Scan(Message, frozen=True):
     call: int
     path: bytes
     name: bytes
+    chunk_size: int
 
 
 class Ingest(Message, frozen=True):
@@ -230,6 +248,13 @@ class Fault(Message, frozen=True):
     text: str
 
 
+class Failing(Message, frozen=True):
+    """The store failed while a stream of ``transfer`` comes in: its sender may stop; the reply follows."""
+
+    call: int
+    transfer: int
+
+
 class Terminating(Message, frozen=True):
     """A data server was told to end by a signal and asks for the session's end."""
 
@@ -237,9 +262,21 @@ class Terminating(Message, frozen=True):
 
 
 Request = (
-    Welcome | Receive | Send | Broadcast | Abort | Publish | Discard | Scan | Ingest | ListChunks | AskSpace | Quit
+    Welcome
+    | Receive
+    | Send
+    | Broadcast
+    | Abort
+    | Publish
+    | Place
+    | Discard
+    | Scan
+    | Ingest
+    | ListChunks
+    | AskSpace
+    | Quit
 )
-Reply = Hello | Ready | Space | Done | Scanned | HeldChunks | Fault | Terminating
+Reply = Hello | Ready | Space | Done | Scanned | HeldChunks | Fault | Failing | Terminating
 
 #: Wire number of each kind.  Numbers are never reused; a new kind takes the next one.
 _KINDS: dict[int, type[Message]] = dict(
@@ -264,7 +301,9 @@ _KINDS: dict[int, type[Message]] = dict(
             Scanned,
             HeldChunks,
             Fault,
+            Failing,
             Terminating,
+            Place,
         ),
         start=1,
     )
@@ -290,7 +329,9 @@ def decode(wire: bytes | bytearray | memoryview) -> Message:
     if magic != MAGIC:
         raise ProtocolError(f"a message begins with {bytes(magic)!r}, expected {MAGIC!r}")
     if version != VERSION:
-        raise ProtocolError(f"a message has version {version}, expected {VERSION}: all ranks need the same dft")
+        raise ProtocolError(
+            f"a message has version {version}, expected {VERSION}: all ranks need the same dft"
+        )
     if number not in _DECODERS:
         raise ProtocolError(f"a message has kind {number}, expected 1 to {len(_KINDS)}")
     if length != len(wire) - HEADER_SIZE or length > MAX_BODY:

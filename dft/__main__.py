@@ -1,0 +1,5 @@
+"""``python -m dft``."""
+
+from dft.cli import main
+
+main()

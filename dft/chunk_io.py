@@ -1,0 +1,233 @@
+"""Between a stream and files: readers that fill segments, writers that empty them, chunks checked by both.
+
+Copies per byte: one read into the segment's buffer, one write from it; the digest is taken in place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+import xxhash
+
+from dft.errors import CorruptChunk, DftError
+from dft.model import DIGEST_SIZE, KIND_DIRECTORY, Layout
+from dft.names import shown
+from dft.pieces import Piece, PieceWalk
+
+#: Turns what the operating system says of file number ``file`` of a layout into dft's error.
+ErrorMap = Callable[[OSError, int], DftError]
+
+
+class ChunkDigests:
+    """Digests of the chunks of a stream, made piece by piece."""
+
+    def __init__(self) -> None:
+        self._digests = bytearray()
+        self._hasher: xxhash.xxh3_128 | None = None
+
+    def update(self, data: memoryview, ends_chunk: bool) -> None:
+        """Take in the next bytes, which do not reach beyond the current chunk."""
+        if ends_chunk and self._hasher is None:
+            self._digests += xxhash.xxh3_128_digest(data)
+            return
+        self._hasher = self._hasher or xxhash.xxh3_128()
+        self._hasher.update(data)
+        if ends_chunk:
+            self._digests += self._hasher.digest()
+            self._hasher = None
+
+    @property
+    def made(self) -> bytes:
+        """The digests of the chunks that are complete, end to end."""
+        return bytes(self._digests)
+
+
+class InputFiles(Protocol):
+    """Gives a reader its files, by their number in the layout."""
+
+    def open(self, file: int) -> int:
+        """Open a file for reading and return its descriptor; OSError or DftError when it cannot be."""
+
+    def close(self, file: int, descriptor: int) -> None:
+        """All of this stream's bytes of the file were read; DftError if it changed meanwhile."""
+
+
+class ChunkReader:
+    """A source that reads a layout's chunks from files, and makes their digests where they travel along."""
+
+    def __init__(self, layout: Layout, files: InputFiles, as_error: ErrorMap) -> None:
+        self.layout = layout
+        self._files = files
+        self._as_error = as_error
+        self._walk = PieceWalk(layout)
+        self._payload_left = layout.payload_size
+        self._carries_digests = layout.carries_digests
+        self._digests = ChunkDigests()
+        self._sent_digests = 0
+        self._file = -1
+        self._descriptor = -1
+
+    def read_into(self, buffer: memoryview) -> None:
+        """Fill the buffer with the next bytes of the stream."""
+        payload = min(len(buffer), self._payload_left)
+        self._payload_left -= payload
+        for piece in self._walk.advance(payload):
+            try:
+                self._read_piece(piece, buffer[piece.start : piece.start + piece.length])
+            except OSError as problem:
+                raise self._as_error(problem, piece.file) from problem
+        if not self._payload_left:
+            self._close_file()
+        if payload < len(buffer):
+            end = self._sent_digests + len(buffer) - payload
+            buffer[payload:] = self._digests.made[self._sent_digests : end]
+            self._sent_digests = end
+
+    def _read_piece(self, piece: Piece, data: memoryview) -> None:
+        if not piece.length:
+            return
+        if piece.file != self._file:
+            self._close_file()
+            self._descriptor = self._files.open(piece.file)
+            self._file = piece.file
+        filled = 0
+        while filled < piece.length:
+            count = os.preadv(self._descriptor, [data[filled:]], piece.offset + filled)
+            if not count:
+                raise OSError(f"it ends at byte {piece.offset + filled}: it shrank")
+            filled += count
+        if self._carries_digests:
+            self._digests.update(data, piece.ends_chunk)
+
+    def _close_file(self) -> None:
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            try:
+                self._files.close(self._file, descriptor)
+            finally:
+                self._file = -1
+                os.close(descriptor)
+
+    @property
+    def digests(self) -> bytes:
+        """The digests made so far, in the order of the stream."""
+        return self._digests.made
+
+    def close(self) -> None:
+        """Let go of an open file; safe at any time."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+#: A piece that begins with this many zero bytes is looked at whole, and left as a hole if all are zero.
+_PROBE = bytes(512)
+
+
+class OutputFiles(Protocol):
+    """Gives a writer its files, by their number in the layout; what goes wrong is an OSError."""
+
+    def open(self, file: int) -> tuple[int, bool]:
+        """Open a file for writing; return its descriptor, and whether zeros may be left as holes."""
+
+    def close(self, file: int, descriptor: int) -> None:
+        """All of this stream's bytes for the file were written."""
+
+    def make_directory(self, file: int) -> None:
+        """Create a directory of the layout."""
+
+
+class ChunkWriter:
+    """A sink that writes a layout's stream to files and checks every chunk.
+
+    The digests to check against are those of the layout's entries, or else follow the payload.
+    """
+
+    def __init__(self, layout: Layout, files: OutputFiles, as_error: ErrorMap) -> None:
+        self.layout = layout
+        self._files = files
+        self._as_error = as_error
+        self._walk = PieceWalk(layout)
+        self._payload_left = layout.payload_size
+        self._expected = bytearray()
+        self._digests = ChunkDigests()
+        self._file = -1
+        self._descriptor = -1
+        self._fresh = False
+        #: (file, chunk) of every chunk taken in, in order.
+        self.chunks: list[tuple[int, int]] = []
+
+    def write(self, buffer: memoryview) -> None:
+        """Take the next bytes of the stream."""
+        payload = min(len(buffer), self._payload_left)
+        self._payload_left -= payload
+        for piece in self._walk.advance(payload):
+            try:
+                self._write_piece(piece, buffer[piece.start : piece.start + piece.length])
+            except OSError as problem:
+                raise self._as_error(problem, piece.file) from problem
+        self._expected += buffer[payload:]
+
+    def _write_piece(self, piece: Piece, data: memoryview) -> None:
+        if piece.file != self._file:
+            self._close_file()
+            if self.layout.files[piece.file].kind == KIND_DIRECTORY:
+                self._files.make_directory(piece.file)
+                return
+            self._descriptor, self._fresh = self._files.open(piece.file)
+            self._file = piece.file
+        if piece.length:
+            self._digests.update(data, piece.ends_chunk)
+            if piece.ends_chunk:
+                self.chunks.append((piece.file, piece.chunk))
+            if not self._fresh or data[: len(_PROBE)] != _PROBE[: piece.length] or bytes(data).lstrip(b"\0"):
+                written = 0
+                while written < len(data):
+                    written += os.pwrite(self._descriptor, data[written:], piece.offset + written)
+
+    def _close_file(self) -> None:
+        if self._descriptor >= 0:
+            file, descriptor = self._file, self._descriptor
+            self._file = self._descriptor = -1
+            try:
+                self._files.close(file, descriptor)
+            finally:
+                os.close(descriptor)
+
+    def finish(self) -> None:
+        """Create what has no bytes, then raise CorruptChunk for the first chunk with a wrong digest."""
+        self.write(memoryview(b""))
+        self.close()
+        bad = self.bad()
+        if bad:
+            file, chunk = bad[0]
+            raise CorruptChunk(
+                f"chunk {chunk} of {shown(self.layout.files[file].name)} arrived with a wrong digest"
+            )
+
+    def bad(self) -> list[tuple[int, int]]:
+        """Return (file, chunk) of the chunks taken in so far whose digest is not the one made at the source."""
+        wrong, made, carried = [], self._digests.made, self.layout.carries_digests
+        for i, (file, chunk) in enumerate(self.chunks):
+            digest = made[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]
+            if carried:
+                expected: bytes | bytearray = self._expected[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]
+            else:
+                expected = self.layout.files[file].digest(chunk)
+            if digest != expected:
+                wrong.append((file, chunk))
+        return wrong
+
+    @property
+    def digests(self) -> bytes:
+        """The digests of ``chunks``, end to end."""
+        return self._digests.made
+
+    def close(self) -> None:
+        """Let go of an open file; safe at any time."""
+        try:
+            self._close_file()
+        except OSError as problem:
+            raise self._as_error(problem, max(self._file, 0)) from problem

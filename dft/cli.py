@@ -1,0 +1,135 @@
+"""The ``dft`` program: its role by rank, its signals, its exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dft.metadata_server import MetadataServer
+    from dft.options import Options
+
+#: Where launchers tell a process its rank before MPI starts: Open MPI, PMIx, MPICH and Slurm's PMI.
+_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
+
+
+def rank_from_launcher() -> int | None:
+    """Return this process's rank if a launcher started it, else None."""
+    for variable in _RANK_VARIABLES:
+        if os.environ.get(variable, "").isdecimal():
+            return int(os.environ[variable])
+    return None
+
+
+def main() -> None:
+    """Run dft and exit with its code."""
+    rank = rank_from_launcher()
+    sys.exit(_data_server() if rank else _first_process(under_launcher=rank is not None))
+
+
+def _data_server() -> int:
+    """Serve on a rank other than 0.  Imports no more than that takes: all ranks start at once."""
+    if {"-h", "--help", "--version"} & set(sys.argv[1:]):
+        return 0  # rank 0 shows a text and leaves
+    from dft.data_server import DataServer
+    from dft.errors import DftError
+    from dft.mpi_engine import Engine, abort
+    from dft.progress import Loop
+
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # for rank 0 to decide
+    engine = Engine(Loop())
+    server = DataServer(engine)
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    try:
+        engine.loop.run(server.serve())
+    except DftError as problem:
+        print(
+            f"dft: rank {engine.rank} on {os.uname().nodename}: {problem.message}",
+            file=sys.stderr,
+            flush=True,
+        )
+        abort(problem.exit_code)
+    except Exception as problem:
+        text = f"{type(problem).__name__}: {problem}"
+        print(f"dft: rank {engine.rank}: bug in dft: {text}; please report", file=sys.stderr, flush=True)
+        abort(70)
+    engine.close()
+    return 0
+
+
+def _first_process(under_launcher: bool) -> int:
+    """Be rank 0, or, outside mpirun, the parent of a whole session."""
+    from dft.errors import DftError
+    from dft.options import ShowText, parse_options
+
+    try:
+        options = parse_options(sys.argv[1:], dict(os.environ))
+        if not under_launcher:
+            from dft.launch import launch
+
+            return launch(options.ranks, sys.argv[1:])
+    except ShowText as shown:
+        print(shown, end="")
+        return 0
+    except DftError as problem:
+        print(f"dft: {problem.message}", file=sys.stderr)
+        return problem.exit_code
+    from dft.metadata_server import MetadataServer
+    from dft.mpi_engine import Engine, abort
+    from dft.progress import Loop
+
+    engine = Engine(Loop())
+    server = MetadataServer(engine, options)
+    signal.signal(signal.SIGINT, lambda *_: server.interrupt())
+    signal.signal(signal.SIGUSR1, lambda *_: server.interrupt())
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    code = _session(server, options)
+    try:
+        server.close()
+    except DftError as problem:
+        print(f"dft: {problem.message}", file=sys.stderr)
+        code = code or problem.exit_code
+    sys.stdout.flush()
+    if server.broken:
+        abort(code or 1)
+    engine.close()
+    return code
+
+
+def _session(server: MetadataServer, options: Options) -> int:
+    """Run the commands that the options name, or those that come in; return the exit code."""
+    from dft.commands import script_lines, split_commands
+    from dft.errors import DftError
+    from dft.repl import LineReader, Output, run_interactive, run_script
+
+    output = Output(options.json, options.quiet, options.verbose)
+    try:
+        commands: Iterable[tuple[int, str]] | None = None
+        source = options.script or "-c"
+        if options.commands is not None:
+            commands = enumerate(split_commands(options.commands), start=1)
+        elif options.script == "-":
+            commands = LineReader(server, 0)
+        elif options.script is not None:
+            commands = script_lines(_read(options.script))
+        server.start()
+    except DftError as problem:
+        print(f"dft: {problem.message}", file=sys.stderr)
+        return problem.exit_code
+    if commands is None:
+        return run_interactive(server, output)
+    return run_script(server, commands, options.keep_going, output, source)
+
+
+def _read(path: str) -> bytes:
+    from dft.errors import LocalFileError
+
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as problem:
+        raise LocalFileError(f"cannot read the script {path}: {problem.strerror}") from problem

@@ -1,0 +1,231 @@
+"""Rank 0's view of the data servers: who they are, and a request to one as a call that is awaited."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dft import protocol
+from dft.catalog import Catalog
+from dft.errors import Cancelled, DftError, ProtocolError, StoreError, Terminated, UsageError
+from dft.model import NodeId
+from dft.mpi_engine import MAX_TAG, Engine
+from dft.nodesets import expand, fold
+from dft.progress import Completion, Task, settled
+from dft.streams import Buffers, Stop
+
+
+@dataclass
+class Node:
+    """A data server of this session.  free, total: bytes of its store's file system, as last heard."""
+
+    rank: int
+    name: str
+    host: str
+    number: int
+    node_id: NodeId
+    store: str
+    total: int
+    free: int
+
+
+class Cluster:
+    """The data servers of a session, and rank 0's own share of the traffic with them."""
+
+    #: The session's catalog, from ``start`` on.
+    catalog: Catalog
+
+    def __init__(self, engine: Engine, segment_size: int, window: int) -> None:
+        self.engine = engine
+        self.loop = engine.loop
+        self.window = window
+        self.segment_size = segment_size
+        self.rng = random.Random()
+        self.nodes: list[Node] = []
+        #: Rank 0's buffers, shared by all streams of a command: its memory is bounded by these.
+        self.sending = Buffers(segment_size, 2 * window)
+        self.receiving = Buffers(segment_size, 2 * window)
+        self.broadcasting = Buffers(segment_size, window)
+        self._hosts: dict[int, tuple[str, int]] = {}
+        self._all_said_hello: Completion[None] = Completion()
+        self._calls: dict[int, tuple[int, Completion[protocol.Message]]] = {}
+        self._last_call = 0
+        self._last_tag = 0
+        self._stops: dict[int, Stop] = {}
+        engine.on_control = self._on_control
+
+    def _on_control(self, source: int, wire: bytearray) -> None:
+        try:
+            message = protocol.decode(wire)
+        except ProtocolError as problem:
+            raise ProtocolError(f"{self.name_of(source)}: {problem}") from problem
+        match message:
+            case protocol.Hello():
+                self._hosts[source] = (message.host, message.pid)
+                if len(self._hosts) == self.engine.size - 1:
+                    self._all_said_hello.set(None)
+            case protocol.Terminating():
+                self.loop.interrupt(Terminated(f"{self.name_of(source)} was told to end: the session ends"))
+            case protocol.Failing():
+                if message.transfer in self._stops:
+                    reason = ProtocolError(f"{self.name_of(source)} failed")
+                    self._stops[message.transfer].request(reason)
+            case _:
+                call = getattr(message, "call", 0)
+                rank, completion = self._calls.pop(call, (-1, None))
+                if completion is None or rank != source:
+                    text = message.text if isinstance(message, protocol.Fault) else type(message).__name__
+                    raise ProtocolError(f"{self.name_of(source)} sent what nobody asked for: {text}")
+                if isinstance(message, protocol.Fault):
+                    completion.fail(protocol.raise_fault(message, self.name_of(source)))
+                else:
+                    completion.set(message)
+
+    def name_of(self, rank: int) -> str:
+        """Name a rank for a message: the node's name, or its host and rank before it has one."""
+        for node in self.nodes:
+            if node.rank == rank:
+                return node.name
+        host = self._hosts.get(rank, ("", 0))[0]
+        return f"rank {rank} on {host}" if host else f"rank {rank}"
+
+    async def call(self, rank: int, kind: type[protocol.Message], *fields: Any) -> Any:
+        """Send a request (its fields after ``call``) to a data server and return its reply.
+
+        Raises the error that the reply describes, with the node named.
+        """
+        self._last_call += 1
+        completion: Completion[protocol.Message] = Completion()
+        self._calls[self._last_call] = (rank, completion)
+        await self.engine.send_control(rank, protocol.encode(kind(self._last_call, *fields)))
+        return await completion
+
+    def call_all(self, nodes: Iterable[Node], kind: type[protocol.Message], *fields: Any) -> list[Task[Any]]:
+        """Send the same request to several nodes at once; the tasks are in the order of ``nodes``."""
+        return [self.loop.spawn(self.call(node.rank, kind, *fields)) for node in nodes]
+
+    async def start(self, catalog: Catalog, store: str) -> None:
+        """Meet all data servers, have them open their stores, and settle what a crash left staged.
+
+        Raises the first StoreError, InUse or ProtocolError that one of them reports.
+        """
+        self.catalog = catalog
+        if self.engine.size < 2:
+            raise UsageError("dft needs at least 2 ranks: one metadata server and a data server or more")
+        await self._all_said_hello
+        per_host = Counter(host for host, _ in self._hosts.values())
+        index: Counter[str] = Counter()
+        tasks: list[tuple[int, Task[Any]]] = []
+        for rank, (host, _) in sorted(self._hosts.items()):
+            fields = (catalog.catalog_id, store, index[host], self.segment_size, self.window)
+            tasks.append((rank, self.loop.spawn(self.call(rank, protocol.Welcome, *fields))))
+            index[host] += 1
+        await settled([task for _, task in tasks])
+        seen: dict[str, int] = {}
+        staged: list[tuple[Node, int]] = []
+        for rank, task in tasks:
+            ready: protocol.Ready = task.result()
+            host = self._hosts[rank][0]
+            name = host if per_host[host] == 1 else f"{host}#{rank}"
+            if ready.node_id in seen:
+                raise StoreError(
+                    f"{name} and rank {seen[ready.node_id]} have the same store identity "
+                    f"({ready.store} is a copy): give one of them another --store"
+                )
+            seen[ready.node_id] = rank
+            number = catalog.register_node(ready.node_id, name, host, ready.store)
+            node_id = NodeId(ready.node_id)
+            node = Node(rank, name, host, number, node_id, ready.store, ready.total, ready.free)
+            self.nodes.append(node)
+            staged += [(node, transfer) for transfer in ready.staged]
+        settle = []
+        for node, transfer in staged:
+            kind = protocol.Publish if catalog.is_committed(transfer) else protocol.Discard
+            settle.append(self.loop.spawn(self.call(node.rank, kind, transfer)))
+        await settled(settle)
+        for task in settle:
+            task.result()
+
+    async def quit(self) -> None:
+        """Have every data server leave."""
+        ranks = range(1, self.engine.size)
+        await settled([self.loop.spawn(self.call(rank, protocol.Quit)) for rank in ranks])
+
+    def node(self, name: str) -> Node:
+        """Find a node of this session by name; UsageError when there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise UsageError(f"no node {name} in this session: it has {fold(n.name for n in self.nodes)}")
+
+    def select(self, text: str | None) -> list[Node]:
+        """Find the nodes of a node set, in the order of their ranks; all of them when None."""
+        if text is None:
+            return self.nodes
+        wanted = {self.node(name).rank for name in expand(text)}
+        return [node for node in self.nodes if node.rank in wanted]
+
+    def local_node(self) -> Node:
+        """Return the node on rank 0's host, or the first one where that host has none."""
+        host = os.uname().nodename
+        return next((node for node in self.nodes if node.host == host), self.nodes[0])
+
+    def by_number(self) -> dict[int, Node]:
+        """Return the nodes of this session by their numbers in the catalog."""
+        return {node.number: node for node in self.nodes}
+
+    def next_tag(self) -> int:
+        """Return the tag of a new stream; 32767 streams pass before one comes again."""
+        self._last_tag = self._last_tag % MAX_TAG + 1
+        return self._last_tag
+
+    def window_for(self, streams: int) -> int:
+        """Return the segments in flight for each of several streams that share rank 0's buffers."""
+        return max(1, min(self.window, self.sending.count // max(1, streams)))
+
+    def new_transfer(self) -> tuple[int, Stop]:
+        """Begin a transfer: its number, and the stop that ends its streams."""
+        transfer, stop = 1 + secrets.randbelow(2**62), Stop()
+        self._stops[transfer] = stop
+        return transfer, stop
+
+    def end_transfer(self, transfer: int) -> None:
+        """Forget a transfer that was published or discarded."""
+        self._stops.pop(transfer, None)
+
+    async def finish(self, transfer: int, stop: Stop, tasks: list[Task[Any]]) -> list[DftError | None]:
+        """Wait for all streams of a transfer; return each task's error.
+
+        When the user interrupts, every stream is ended in order first, and the interruption is raised.
+        """
+        try:
+            await settled(tasks)
+        except (Cancelled, Terminated) as reason:
+            stop.request(reason)
+            aborts = self.call_all(self.nodes, protocol.Abort, transfer)
+            await settled(tasks)
+            await settled(aborts)
+            raise
+        return [error_of(task) for task in tasks]
+
+
+def error_of(task: Task[Any]) -> DftError | None:
+    """Return the error of an ended task; anything but a DftError is raised."""
+    try:
+        task.result()
+    except DftError as problem:
+        return problem
+    return None
+
+
+def first_cause(errors: Iterable[DftError | None]) -> DftError | None:
+    """Pick the error to tell: that an end of a stream broke off is only what followed from another."""
+    found = [error for error in errors if error is not None]
+    return next(
+        (error for error in found if not isinstance(error, ProtocolError)), found[0] if found else None
+    )

@@ -1,0 +1,212 @@
+"""The docopt text of each command, and the frame of the overview that ``help`` shows.
+
+A text is: the usage, a paragraph of one sentence (its line in the overview), then options, notes and
+examples.  docopt reads every line that begins with a dash as an option, and ``usage:`` only once.
+"""
+
+from __future__ import annotations
+
+_TEXTS = (
+    """\
+Usage: put [--node NODE] LOCAL [NAME]
+       put --from NODE PATH [NAME]
+
+Publish a file or a whole directory on one node.
+
+Options:
+  --node NODE  Keep it on this node; without, on a random one, where more
+               free space is more likely.
+  --from NODE  PATH, which is absolute, lies on this node. Its own data server
+               reads it and keeps the chunks; only metadata travels.
+
+Notes:
+  NAME is the last component of LOCAL or PATH when it is not given, and a
+  NAME that ends in / is a directory to publish into. Files are written once:
+  a name that is taken is refused, and nothing is sent. A symbolic link given
+  here is followed; links, devices and sockets in a directory are skipped, and
+  named.
+
+Examples:
+  put run.h5
+  put run.h5 data/
+  put --node n03 results results-2024
+  put --from n03 /scratch/run.h5 data/run.h5
+""",
+    """\
+Usage: mput [--node NODE] PATH...
+
+Publish several files, directories and patterns at once.
+
+Options:
+  --node NODE  Keep all of it on this node; without, on random ones, where
+               more free space is more likely.
+
+Notes:
+  Each PATH is published under its last component; a directory is taken whole.
+  PATH may be a pattern (*, ?, [abc], and ** across directories); where a file
+  is called literally so, that file is meant.
+
+Examples:
+  mput *.h5 notes.txt
+  mput --node n03 /usr/lib/python3.11
+""",
+    """\
+Usage: diffuse PATH...
+
+Publish with the chunks spread at random over all nodes.
+
+Notes:
+  The chunks are balanced by bytes and free space, so that a get reads from
+  all nodes at once. PATH is a local file, directory or pattern, or else a
+  published name, whose chunks are then spread.
+
+Examples:
+  diffuse big.h5
+  diffuse data/run.h5 'logs/*'
+""",
+    """\
+Usage: bcast PATH [NAME] [--nodes LIST] [--to PATH]
+
+Give all nodes a complete copy, published first where it is not yet.
+
+Options:
+  --nodes LIST  Only these nodes, as in n[01-07],n12.
+  --to PATH     Place the copy at this absolute path on each node as well. What
+                is there is replaced by a rename, never half written.
+
+Notes:
+  PATH is a local file or directory, or else a published name. Each node ends
+  with a plain read-only file, files/NAME in its store, that a job can open. A
+  node that fails is named, and the others get their copy; the same command
+  once more sends only what is missing.
+
+Examples:
+  bcast model.bin
+  bcast --nodes n[01-07] model.bin models/
+  bcast data/run.h5 --to /tmp/run.h5
+""",
+    """\
+Usage: get [-f] [--append] NAME [LOCAL]
+
+Retrieve a published file or directory.
+
+Options:
+  -f, --force  Overwrite local files that exist.
+  --append     Append the file's bytes to the local file.
+
+Notes:
+  Chunks come from all nodes that hold them, in parallel. Modes and times are
+  kept. LOCAL is the last component of NAME when it is not given; when it is a
+  directory or ends in /, the file goes into it.
+
+Examples:
+  get data/run.h5
+  get -f data/run.h5 /tmp/
+  get --append log.2 log.all
+""",
+    """\
+Usage: mget [-f] PATTERN... [LOCALDIR]
+
+Retrieve all files that match.
+
+Options:
+  -f, --force  Overwrite local files that exist.
+
+Notes:
+  The last argument is the local directory when it ends in /, is . or .., or
+  is a local directory and matches no published name. A published directory
+  stands for all below it; ls says how patterns match.
+
+Examples:
+  mget '*.h5'
+  mget data/** logs results/
+""",
+    """\
+Usage: cat NAME
+
+Write a published file to standard output, byte for byte.
+
+Examples:
+  cat notes.txt
+""",
+    """\
+Usage: ls [-l] [PATTERN]
+
+List what is published.
+
+Options:
+  -l  Show mode, size in bytes, chunks, replicas (the number that every chunk
+      has at least), time and nodes as well. Nodes that hold chunks and are not
+      in this session are marked absent.
+
+Notes:
+  * and ? stand for any characters and any one within a component, [abc] and
+  [!abc] for one of a set or none of it, and ** crosses directories. A
+  directory stands for all below it. Where a file is called literally as the
+  pattern, that file is meant. Names that a shell would not take as they stand
+  are shown quoted, and can be typed so.
+
+Examples:
+  ls
+  ls -l data
+  ls data/**/*.h5
+""",
+    """\
+Usage: ls_nodes
+
+List the nodes with rank, host, store, space and state.
+""",
+    """\
+Usage: ls_chunks [-l] [NAME]
+
+List the chunks of files: name, number, size and nodes.
+
+Options:
+  -l  Show offset and digest (XXH3-128) as well.
+
+Notes:
+  Without NAME, the chunks of all files. NAME may be a pattern or a directory.
+  This is what the catalog says; ls_local_chunks asks a node.
+""",
+    """\
+Usage: ls_local_chunks [NODE]
+
+List the chunks that a node's store really holds, with offsets.
+
+Notes:
+  Without NODE, the node on the host where this session was started.
+""",
+    """\
+Usage: lcd [DIR]
+
+Change the local directory; without DIR, to the home directory.
+""",
+    """\
+Usage: lpwd
+
+Show the local directory.
+""",
+    """\
+Usage: help [COMMAND]
+
+Show the commands, or how one of them is used.
+""",
+    """\
+Usage: quit
+
+End the session; exit and the end of input do the same.
+""",
+)
+
+#: The text of each command by name, in the order of the manual.
+COMMANDS: dict[str, str] = {text.split()[1]: text for text in _TEXTS}
+
+#: The overview; ``{commands}`` stands for a line for each.
+OVERVIEW = """\
+Commands (help COMMAND tells more; any unambiguous beginning will do):
+{commands}
+  !command         Run a command in the local shell.
+
+Words are quoted as in a shell: '...', "...", \\ and $'\\n'. A # begins a comment.
+After -- nothing is an option: get -- -name
+"""

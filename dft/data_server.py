@@ -1,0 +1,261 @@
+"""What a data server does with each request of rank 0: it keeps chunks and hands them out.
+
+Every request is answered once, with a Fault when it fails; the server itself goes on until it is told to
+quit.  Nothing here knows threads or clocks: blocking work goes through ``Loop.in_thread``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dft import protocol
+from dft.chunk_io import ChunkWriter
+from dft.errors import Cancelled, DftError, LocalFileError, ProtocolError
+from dft.local_files import LocalTree, copy_to, local_reader
+from dft.model import KIND_DIRECTORY, Layout
+from dft.mpi_engine import Engine
+from dft.names import shown
+from dft.progress import Completion, Loop
+from dft.store import Stage, Store, default_root
+from dft.streams import (
+    BroadcastPart,
+    Buffers,
+    FailedSink,
+    Stop,
+    broadcast_stream,
+    receive_stream,
+    segment_lengths,
+    send_stream,
+)
+
+
+class DataServer:
+    """One data server, from its first word to its last."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._loop: Loop = engine.loop
+        self._finished: Completion[None] = Completion()
+        self._stops: dict[int, Stop] = {}
+        self._store: Store | None = None
+        self._window = 1
+        engine.on_control = self._on_control
+
+    def terminate(self) -> None:
+        """Ask rank 0 to end the session; for a signal handler."""
+        self._loop.spawn(self._send(protocol.Terminating(0)))
+
+    async def serve(self) -> None:
+        """Introduce this rank and answer requests until the session ends."""
+        await self._send(protocol.Hello(0, os.uname().nodename, os.getpid()))
+        await self._finished
+
+    async def _send(self, message: protocol.Message) -> None:
+        await self._engine.send_control(0, protocol.encode(message))
+
+    def _on_control(self, source: int, wire: bytearray) -> None:
+        try:
+            message = protocol.decode(wire)
+            handler = self._HANDLERS.get(type(message))
+            if handler is None:
+                raise ProtocolError(f"a data server has no use for a {type(message).__name__} message")
+        except ProtocolError as problem:
+            self._loop.spawn(self._send(protocol.fault(0, ProtocolError(f"from rank {source}: {problem}"))))
+            return
+        self._loop.spawn(self._answer(handler, message))
+
+    async def _answer(
+        self, handler: Callable[[DataServer, Any], Awaitable[protocol.Message]], request: Any
+    ) -> None:
+        try:
+            reply = await handler(self, request)
+        except Exception as problem:  # whatever it is, rank 0 learns of it
+            reply = protocol.fault(request.call, problem)
+        await self._send(reply)
+        if isinstance(request, protocol.Quit):
+            self._finished.set(None)
+
+    @property
+    def store(self) -> Store:
+        """The open store; ProtocolError before the Welcome."""
+        if self._store is None:
+            raise ProtocolError("this data server has no store open")
+        return self._store
+
+    async def _welcome(self, request: protocol.Welcome) -> protocol.Message:
+        root = request.store or os.environ.get("DFT_STORE") or default_root()
+        root = os.path.abspath(os.path.expanduser(root))
+        if request.index_on_host:
+            # Several data servers on one host: the first uses the store itself, the others keep theirs in it.
+            root = os.path.join(root, f"server-{request.index_on_host}")
+        store = await self._loop.in_thread(Store, root, request.catalog_id)
+        self._store = store
+        self._window = request.window
+        self._sending = Buffers(request.segment_size, request.window)
+        self._receiving = Buffers(request.segment_size, request.window)
+        total, free = store.space()
+        return protocol.Ready(request.call, store.node_id, root, total, free, store.staged_transfers())
+
+    def _stop_of(self, transfer: int) -> Stop:
+        return self._stops.setdefault(transfer, Stop())
+
+    async def _receive(self, request: protocol.Receive) -> protocol.Message:
+        stage = self.store.stage(request.transfer)
+        writer = self._writer(stage, request.layout)
+
+        def tell(problem: DftError) -> None:
+            # Early word, so that the sender does not go on for nothing; the reply comes at the end.
+            self._loop.spawn(self._send(protocol.Failing(request.call, request.transfer)))
+
+        await receive_stream(
+            self._engine,
+            writer,
+            request.layout.stream_size,
+            request.source,
+            request.tag,
+            self._receiving,
+            self._window,
+            tell,
+        )
+        if isinstance(writer, ChunkWriter):
+            await self._loop.in_thread(stage.seal, writer)
+        return protocol.Done(request.call)
+
+    @staticmethod
+    def _writer(stage: Stage, layout: Layout) -> ChunkWriter | FailedSink:
+        """Make a sink; where the store cannot take anything, one that still lets this rank take part."""
+        try:
+            return stage.writer(layout)
+        except DftError as problem:
+            return FailedSink(problem)
+
+    async def _send_chunks(self, request: protocol.Send) -> protocol.Message:
+        await send_stream(
+            self._engine,
+            self.store.reader(request.layout),
+            request.layout.stream_size,
+            request.dest,
+            request.tag,
+            self._sending,
+            self._stop_of(request.transfer),
+            self._window,
+        )
+        self._stops.pop(request.transfer, None)
+        return protocol.Done(request.call)
+
+    async def _broadcast(self, request: protocol.Broadcast) -> protocol.Message:
+        stage = self.store.stage(request.transfer)
+        parts, writers = [], []
+        for part in request.rounds:
+            source = sink = None
+            if part.root == self._engine.rank:
+                source = self.store.reader(part.layout)
+            elif request.keep:
+                sink = self._writer(stage, part.layout)
+                writers.append(sink)
+            parts.append(BroadcastPart(part.root, part.layout.stream_size, source, sink))
+        stop = self._stop_of(request.transfer)
+        error = await broadcast_stream(
+            self._engine, request.group, parts, self._receiving, stop, self._window
+        )
+        self._stops.pop(request.transfer, None)
+        if error:
+            raise error
+        for writer in writers:
+            if isinstance(writer, ChunkWriter):
+                await self._loop.in_thread(stage.seal, writer)
+        return protocol.Done(request.call)
+
+    async def _abort(self, request: protocol.Abort) -> protocol.Message:
+        self._stop_of(request.transfer).request(Cancelled("cancelled"))
+        return protocol.Done(request.call)
+
+    async def _publish(self, request: protocol.Publish) -> protocol.Message:
+        await self._loop.in_thread(self.store.publish, request.transfer)
+        self._stops.pop(request.transfer, None)
+        return protocol.Done(request.call)
+
+    async def _place(self, request: protocol.Place) -> protocol.Message:
+        await self._loop.in_thread(self._place_all, request)
+        return protocol.Done(request.call)
+
+    def _place_all(self, request: protocol.Place) -> None:
+        directories = []
+        for entry, below in zip(request.files, request.paths, strict=True):
+            target = os.path.join(request.to, below) if below else request.to
+            if entry.kind == KIND_DIRECTORY:
+                directories.append((target, entry))
+                try:
+                    os.makedirs(target, exist_ok=True)
+                except OSError as problem:
+                    raise LocalFileError(f"cannot make {shown(target)}: {problem.strerror}") from problem
+            else:
+                copy_to(self.store.file_path(entry.name), target, entry.mode, entry.mtime_ns)
+        for target, entry in reversed(directories):
+            os.chmod(target, entry.mode)
+            os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+
+    async def _discard(self, request: protocol.Discard) -> protocol.Message:
+        await self._loop.in_thread(self.store.discard, request.transfer)
+        self._stops.pop(request.transfer, None)
+        return protocol.Done(request.call)
+
+    async def _scan(self, request: protocol.Scan) -> protocol.Message:
+        tree = LocalTree()
+        await self._loop.in_thread(tree.add, request.path, request.name, request.chunk_size)
+        return protocol.Scanned(request.call, tree.entries, tree.skipped)
+
+    async def _ingest(self, request: protocol.Ingest) -> protocol.Message:
+        writer_digests = await self._loop.in_thread(self._ingest_all, request)
+        return protocol.Done(request.call, writer_digests)
+
+    def _ingest_all(self, request: protocol.Ingest) -> bytes:
+        """Copy local files into the store, one segment at a time; return their digests."""
+        layout: Layout = request.layout
+        paths = [request.path + entry.name[len(request.name) :] for entry in layout.files]
+        reader, stage = local_reader(layout, paths), self.store.stage(request.transfer)
+        stop = self._stop_of(request.transfer)
+        writer = stage.writer(layout)
+        try:
+            buffer = memoryview(bytearray(self._receiving.segment_size))
+            for length in segment_lengths(layout.stream_size, len(buffer)):
+                if stop.reason is not None:
+                    raise stop.reason
+                reader.read_into(buffer[:length])
+                writer.write(buffer[:length])
+            writer.finish()
+        finally:
+            reader.close()
+            writer.close()
+        stage.seal(writer)
+        return writer.digests
+
+    async def _list_chunks(self, request: protocol.ListChunks) -> protocol.Message:
+        return protocol.HeldChunks(request.call, await self._loop.in_thread(self.store.held))
+
+    async def _ask_space(self, request: protocol.AskSpace) -> protocol.Message:
+        total, free = self.store.space()
+        return protocol.Space(request.call, total, free)
+
+    async def _quit(self, request: protocol.Quit) -> protocol.Message:
+        if self._store is not None:
+            self._store.close()
+        return protocol.Done(request.call)
+
+    _HANDLERS: dict[type[protocol.Message], Callable[[DataServer, Any], Awaitable[protocol.Message]]] = {
+        protocol.Welcome: _welcome,
+        protocol.Receive: _receive,
+        protocol.Send: _send_chunks,
+        protocol.Broadcast: _broadcast,
+        protocol.Abort: _abort,
+        protocol.Publish: _publish,
+        protocol.Place: _place,
+        protocol.Discard: _discard,
+        protocol.Scan: _scan,
+        protocol.Ingest: _ingest,
+        protocol.ListChunks: _list_chunks,
+        protocol.AskSpace: _ask_space,
+        protocol.Quit: _quit,
+    }

@@ -1,0 +1,257 @@
+"""Files outside any store: walking a tree to publish, reading it, and placing what was retrieved.
+
+Used by rank 0 for the person's files and by a data server for ``put --from`` and ``bcast --to``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable
+
+from dft import staging
+from dft.chunk_io import ChunkReader, ChunkWriter
+from dft.errors import DftError, LocalFileError
+from dft.model import KIND_DIRECTORY, KIND_FILE, FileEntry, Layout
+from dft.names import check_name, shown
+
+_KINDS = {
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
+
+
+def local_error(problem: OSError, path: bytes, doing: str) -> LocalFileError:
+    """Turn what the operating system says into one line: what failed on which path, and why."""
+    return LocalFileError(f"cannot {doing} {shown(path)}: {problem.strerror or problem}")
+
+
+def new_file_ids(count: int) -> range:
+    """Draw ``count`` consecutive file ids, at random from 2**63: two publications do not meet."""
+    first = 1 + secrets.randbelow(2**63 - 2**40)
+    return range(first, first + count)
+
+
+class LocalTree:
+    """What a local path holds for publication: entries, and the path of each.
+
+    skipped: (path, why) of what is neither a file nor a directory.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[FileEntry] = []
+        self.paths: list[bytes] = []
+        self.skipped: list[tuple[bytes, str]] = []
+
+    def add(self, path: bytes, name: bytes, chunk_size: int) -> None:
+        """Add a file, or a directory with all below it, under ``name``.
+
+        A symbolic link is followed here, and skipped further down.  Raises LocalFileError when
+        something cannot be looked at, UsageError when a name is not a legal one.
+        """
+        try:
+            info = os.stat(path)
+        except OSError as problem:
+            raise local_error(problem, path, "read") from problem
+        check_name(name)
+        if stat.S_ISDIR(info.st_mode):
+            self._append(path, name, KIND_DIRECTORY, info, chunk_size)
+            self._walk(path, name, chunk_size)
+        elif stat.S_ISREG(info.st_mode):
+            self._append(path, name, KIND_FILE, info, chunk_size)
+        else:
+            kind = _KINDS.get(stat.S_IFMT(info.st_mode), "special file")
+            raise LocalFileError(f"{shown(path)} is a {kind}: only files and directories can be published")
+
+    def _walk(self, path: bytes, name: bytes, chunk_size: int) -> None:
+        try:
+            with os.scandir(path) as found:
+                below = sorted(found, key=lambda item: item.name)
+            for item in below:
+                info = item.stat(follow_symlinks=False)
+                child = name + b"/" + item.name
+                if stat.S_ISREG(info.st_mode):
+                    self._append(item.path, child, KIND_FILE, info, chunk_size)
+                elif stat.S_ISDIR(info.st_mode):
+                    self._append(item.path, child, KIND_DIRECTORY, info, chunk_size)
+                    self._walk(item.path, child, chunk_size)
+                else:
+                    self.skipped.append((item.path, _KINDS.get(stat.S_IFMT(info.st_mode), "special file")))
+        except OSError as problem:
+            raise local_error(problem, problem.filename or path, "read") from problem
+
+    def _append(self, path: bytes, name: bytes, kind: int, info: os.stat_result, chunk_size: int) -> None:
+        size = info.st_size if kind == KIND_FILE else 0
+        mode = stat.S_IMODE(info.st_mode)
+        # The id is a place holder until the whole tree is known: see ``number``.
+        self.entries.append(FileEntry(1, name, kind, size, mode, info.st_mtime_ns, chunk_size))
+        self.paths.append(path)
+
+    def number(self) -> None:
+        """Give every entry an id of its own."""
+        ids = new_file_ids(len(self.entries))
+        self.entries = [
+            FileEntry(i, e.name, e.kind, e.size, e.mode, e.mtime_ns, e.chunk_size)
+            for i, e in zip(ids, self.entries, strict=True)
+        ]
+
+
+class _UnchangedFiles:
+    """Opens local files for reading and refuses one that is not as it was when it was listed."""
+
+    def __init__(self, files: list[FileEntry], paths: list[bytes]) -> None:
+        self._files = files
+        self._paths = paths
+
+    def open(self, file: int) -> int:
+        descriptor = os.open(self._paths[file], os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._check(file, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def close(self, file: int, descriptor: int) -> None:
+        self._check(file, descriptor)
+
+    def _check(self, file: int, descriptor: int) -> None:
+        entry, now = self._files[file], os.fstat(descriptor)
+        if now.st_size != entry.size or now.st_mtime_ns != entry.mtime_ns:
+            raise LocalFileError(
+                f"{shown(self._paths[file])} changed while it was read "
+                f"({entry.size} bytes before, {now.st_size} now); nothing was published"
+            )
+
+
+def local_reader(layout: Layout, paths: list[bytes]) -> ChunkReader:
+    """Read local files as a stream; LocalFileError when one cannot be read or changes meanwhile."""
+
+    def as_error(problem: OSError, file: int) -> DftError:
+        return local_error(problem, paths[file], "read")
+
+    return ChunkReader(layout, _UnchangedFiles(layout.files, paths), as_error)
+
+
+class LocalPlacement:
+    """A directory of the user's that is about to receive files, all of them or none.
+
+    They take shape in a hidden directory inside it and are moved by rename at the end.
+    """
+
+    def __init__(self, directory: bytes, entries: list[FileEntry], paths: list[bytes]) -> None:
+        """paths: where each entry goes, relative to ``directory``, which must exist."""
+        self._directory = directory
+        self._entries = entries
+        self._paths = paths
+        self._stage = os.path.join(directory, b".dft-" + secrets.token_hex(8).encode())
+        self._trees: list[staging.StagedTree] = []
+
+    def check_free(self, force: bool) -> None:
+        """Raise LocalFileError where a file would be overwritten (unless forced) or a directory is in the way."""
+        if not os.access(self._directory or b".", os.W_OK | os.X_OK):
+            raise LocalFileError(f"cannot write to the directory {shown(self._directory or b'.')}")
+        free: set[bytes] = set()
+        for entry, path in zip(self._entries, self._paths, strict=True):
+            parent = os.path.dirname(path)
+            if parent in free:
+                free.add(path)
+                continue
+            target = os.path.join(self._directory, path)
+            if not os.path.lexists(target):
+                free.add(path)
+            elif entry.kind == KIND_DIRECTORY:
+                if not os.path.isdir(target):
+                    raise LocalFileError(f"{shown(target)} is there already and is not a directory")
+            elif os.path.isdir(target):
+                raise LocalFileError(f"{shown(target)} is a directory: a file cannot take its place")
+            elif not force:
+                raise LocalFileError(f"{shown(target)} is there already: -f overwrites it")
+
+    def writer(self, layout: Layout, numbers: list[int], fresh: bool) -> ChunkWriter:
+        """Make a sink for one stream.
+
+        numbers: for each file of the layout its number among the entries.  fresh: False once chunks of
+        these files may have been written before.
+        """
+        paths = [self._paths[number] for number in numbers]
+        try:
+            tree = staging.StagedTree(self._stage, layout, paths, read_only=False)
+        except OSError as problem:
+            raise local_error(problem, self._stage, "create") from problem
+        tree.fresh = fresh
+        self._trees.append(tree)
+        return ChunkWriter(layout, tree, self._as_error(paths))
+
+    def _as_error(self, paths: list[bytes]) -> Callable[[OSError, int], DftError]:
+        return lambda problem, file: local_error(problem, os.path.join(self._directory, paths[file]), "write")
+
+    def place(self) -> None:
+        """Move everything to its place; then give directories their mode and time."""
+        try:
+            for tree in self._trees:
+                tree.finish_parts()
+            if os.path.isdir(self._stage):
+                staging.merge(self._stage, self._directory)
+            for entry, path in sorted(
+                zip(self._entries, self._paths, strict=True), key=lambda pair: -len(pair[1])
+            ):
+                if entry.kind == KIND_DIRECTORY:
+                    target = os.path.join(self._directory, path)
+                    os.makedirs(target, exist_ok=True)
+                    os.chmod(target, entry.mode)
+                    os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+        except OSError as problem:
+            raise local_error(problem, problem.filename or self._directory, "write") from problem
+        finally:
+            self.discard()
+
+    def append_to(self, target: bytes) -> None:
+        """Add the one staged file's bytes to the end of ``target``; on an error it is as it was."""
+        staged = os.path.join(self._stage, self._paths[0])
+        try:
+            with open(target, "ab") as out:
+                before = os.fstat(out.fileno()).st_size
+                try:
+                    if os.path.exists(staged):
+                        with open(staged, "rb") as source:
+                            while data := source.read(1 << 20):
+                                out.write(data)
+                        out.flush()
+                except OSError:
+                    os.ftruncate(out.fileno(), before)
+                    raise
+        except OSError as problem:
+            raise local_error(problem, target, "append to") from problem
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what was staged, as if nothing had been asked."""
+        staging.remove_tree(self._stage)
+
+
+def copy_to(source: bytes, target: bytes, mode: int, mtime_ns: int) -> None:
+    """Copy a file to ``target`` by temporary and rename, with its mode and time set.
+
+    Directories above it are made.  Raises LocalFileError.
+    """
+    temporary = os.path.join(os.path.dirname(target), b".dft-" + secrets.token_hex(8).encode())
+    try:
+        os.makedirs(os.path.dirname(target) or b".", exist_ok=True)
+        try:
+            shutil.copyfile(source, temporary)
+            os.chmod(temporary, mode)
+            os.utime(temporary, ns=(mtime_ns, mtime_ns))
+            os.rename(temporary, target)
+        except BaseException:
+            if os.path.lexists(temporary):
+                os.unlink(temporary)
+            raise
+    except OSError as problem:
+        raise local_error(problem, target, "write") from problem

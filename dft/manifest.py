@@ -1,0 +1,76 @@
+"""The manifests that make a store self-describing: which chunks of which files it holds.
+
+One manifest is written for each part of a transfer that a node took in, and never changed.  A file's
+chunks on a node are the union of what the manifests say, so that the stores alone can rebuild a catalog.
+On disk: a magic, the XXH3-128 digest of the rest, and a layout in MessagePack with all digests filled in.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+import xxhash
+
+from dft.errors import DftError, StoreError
+from dft.model import DIGEST_SIZE, FileEntry, Layout
+
+_MAGIC = b"dft manifest 1\n"
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Layout)
+
+
+def with_digests(layout: Layout, chunks: list[tuple[int, int]], digests: bytes) -> Layout:
+    """Fill in the digests that a stream brought along.
+
+    chunks: (file, chunk) of each digest.  Chunks of a file that were not in the stream get zeros.
+    """
+    if not layout.carries_digests:
+        return layout
+    filled = [bytearray(entry.chunk_count * DIGEST_SIZE) for entry in layout.files]
+    for i, (file, chunk) in enumerate(chunks):
+        digest = digests[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]
+        filled[file][chunk * DIGEST_SIZE : (chunk + 1) * DIGEST_SIZE] = digest
+    files = [entry_with(entry, bytes(made)) for entry, made in zip(layout.files, filled, strict=True)]
+    return Layout(files, layout.runs)
+
+
+def entry_with(entry: FileEntry, digests: bytes) -> FileEntry:
+    """Copy an entry with its digests set."""
+    return FileEntry(
+        entry.file_id,
+        entry.name,
+        entry.kind,
+        entry.size,
+        entry.mode,
+        entry.mtime_ns,
+        entry.chunk_size,
+        digests,
+    )
+
+
+def write_manifest(path: bytes, layout: Layout) -> None:
+    """Write a manifest by temporary and rename; OSError when the disk does not take it."""
+    body = _ENCODER.encode(layout)
+    temporary = path + b".tmp"
+    with open(temporary, "wb") as file:
+        file.write(_MAGIC + xxhash.xxh3_128_digest(body) + body)
+    os.rename(temporary, path)
+
+
+def read_manifest(path: bytes) -> Layout:
+    """Read a manifest back; StoreError unless it is whole and every field is legal."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as problem:
+        raise StoreError(f"cannot read the manifest {os.fsdecode(path)}: {problem.strerror}") from problem
+    body = data[len(_MAGIC) + DIGEST_SIZE :]
+    if not data.startswith(_MAGIC) or data[len(_MAGIC) : -len(body) or None] != xxhash.xxh3_128_digest(body):
+        raise StoreError(f"the manifest {os.fsdecode(path)} is damaged")
+    try:
+        layout = _DECODER.decode(body)
+        layout.check()
+    except (msgspec.MsgspecError, DftError) as problem:
+        raise StoreError(f"the manifest {os.fsdecode(path)} is damaged: {problem}") from problem
+    return layout

@@ -1,0 +1,105 @@
+"""Rank 0: the session from start to end, the catalog's keeper and the commands' runner."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dft.catalog import Catalog
+from dft.cluster import Cluster
+from dft.commands import Command
+from dft.errors import Cancelled, DftError, PeerLost, Terminated
+from dft.mpi_engine import Engine
+from dft.operations import Operations
+from dft.options import Options
+from dft.progress import Completion
+from dft.replies import Reply
+
+T = TypeVar("T")
+
+
+class MetadataServer:
+    """A session on rank 0.  Implements what the interpreter asks of its operations."""
+
+    def __init__(self, engine: Engine, options: Options) -> None:
+        self._loop = engine.loop
+        self._options = options
+        self._catalog: Catalog | None = None
+        self._cluster = Cluster(engine, options.segment_size, options.window)
+        self._operations: Operations | None = None
+        #: Whether the ranks can still be ended in order.
+        self.broken = False
+
+    def start(self) -> None:
+        """Open the catalog and meet the data servers; raise what stands in the way of a session."""
+        options = self._options
+        catalog = Catalog.open(Path(options.catalog))
+        self._catalog = catalog
+        self._drive(self._cluster.start(catalog, options.store))
+        self._operations = Operations(self._cluster, options.chunk_size)
+
+    def _drive(self, coroutine: Coroutine[Any, Any, T], nap: Callable[[float], object] | None = None) -> T:
+        """Run to the end; what the loop itself raises means that the session cannot go on."""
+        if self.broken:
+            coroutine.close()
+            raise PeerLost("the session has ended")
+        outcome: list[DftError] = []
+
+        async def caught() -> T | None:
+            try:
+                return await coroutine
+            except DftError as problem:
+                outcome.append(problem)
+                return None
+
+        try:
+            value = self._loop.run(caught(), nap)
+        except BaseException:
+            self.broken = True
+            raise
+        if outcome:
+            raise outcome[0]
+        return value  # type: ignore[return-value]
+
+    def interrupt(self) -> None:
+        """Cancel the running command; for a signal handler."""
+        self._loop.interrupt(Cancelled("cancelled"))
+
+    def terminate(self) -> None:
+        """End the session; for a signal handler."""
+        self._loop.interrupt(Terminated("told to end by a signal"))
+
+    def run(self, command: Command) -> Reply:
+        """Carry out a command; raise DftError when it fails, Cancelled when the user interrupts it."""
+        assert self._operations is not None
+        return self._drive(self._operations.run(command))
+
+    def cat(self, name: str, write: Callable[[memoryview], object]) -> Reply:
+        """Hand the bytes of a published file to ``write`` in order."""
+        assert self._operations is not None
+        return self._drive(self._operations.cat(name, write))
+
+    def wait_readable(self, fd: int) -> None:
+        """Return when ``fd`` has data or is at its end; keep the session alive meanwhile."""
+        readable: Completion[None] = Completion()
+
+        def nap(seconds: float) -> None:
+            if select.select([fd], [], [], seconds)[0] and not readable.done:
+                readable.set(None)
+
+        async def wait() -> None:
+            await readable
+
+        if not select.select([fd], [], [], 0)[0]:
+            self._drive(wait(), nap)
+
+    def close(self) -> None:
+        """Have every data server leave and give the catalog up."""
+        try:
+            if not self.broken:
+                self._drive(self._cluster.quit())
+        finally:
+            if self._catalog is not None:
+                self._catalog.close()

@@ -1,0 +1,189 @@
+"""The only module that calls MPI: communicators, requests, and the poll that drives them.
+
+Three duplicated communicators keep control messages, chunks and broadcasts apart.  Nothing here blocks
+or spins: every operation is a request that ``poll`` tests, and a ``Completion`` that tasks await.  Only
+the main thread of a rank may call these functions.  MPI's exceptions become TransportError here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dft.errors import TransportError
+from dft.progress import Completion, Loop
+
+# The broadcast algorithms that pipeline segments (see docs/design.md, decision 3), and no libfabric BTL,
+# whose start takes a second (ADR 0003).  What the user has set wins.
+_SETTINGS = {
+    "OMPI_MCA_coll_libnbc_ibcast_algorithm": "3",
+    "OMPI_MCA_btl": "^ofi",
+    "MPIR_CVAR_IBCAST_INTRA_ALGORITHM": "tsp_ring",
+    "MPIR_CVAR_IBCAST_RING_CHUNK_SIZE": "65536",
+    "MPIR_CVAR_IBCAST_DEVICE_COLLECTIVE": "0",
+}
+for _name, _value in _SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+import mpi4py  # noqa: E402
+
+mpi4py.rc.thread_level = "funneled"
+mpi4py.rc.finalize = False
+
+from mpi4py import MPI  # noqa: E402
+
+#: Largest count of one MPI call.
+MAX_COUNT = 2**31 - 1
+
+#: Tags of streams are 1 to this: MPI promises that a tag of 32767 is legal.
+MAX_TAG = 32767
+
+
+class PendingReceive(Completion[int]):
+    """A posted receive; its value is the number of bytes that came, -1 when it was cancelled."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: MPI.Request) -> None:
+        super().__init__()
+        self._request = request
+
+    def cancel(self) -> None:
+        """Withdraw the receive; it still has to be awaited, and may yet have matched a message."""
+        if not self.done:
+            self._request.Cancel()
+
+
+class Engine:
+    """This rank's communicators and everything under way on them."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        world = MPI.COMM_WORLD
+        self.rank = world.Get_rank()
+        self.size = world.Get_size()
+        self._control = world.Dup()
+        self._chunks = world.Dup()
+        self._broadcast = world.Dup()
+        self._groups: dict[tuple[int, ...], MPI.Intracomm] = {tuple(range(self.size)): self._broadcast}
+        self._requests: list[MPI.Request] = []
+        # What to complete, and the buffer that must outlive the request.
+        self._outcomes: list[tuple[Completion[Any], Any]] = []
+        self._statuses: list[MPI.Status] = []
+        self._receiving_control = False
+        self._inbox: deque[tuple[int, bytearray]] = deque()
+        #: Called with (sender's rank, wire form) for each control message, in the order of each sender.
+        self.on_control: Callable[[int, bytearray], None] = lambda source, wire: None
+        loop.add_poller(self.poll)
+
+    @property
+    def library(self) -> str:
+        """Name and version of the MPI library."""
+        return MPI.Get_library_version().split(",")[0].splitlines()[0].strip()
+
+    def poll(self) -> bool:
+        """Complete what MPI has finished and take in control messages; return whether there was any."""
+        try:
+            happened = self._poll_requests()
+            return self._poll_control() or happened
+        except MPI.Exception as problem:
+            raise TransportError(f"rank {self.rank}: MPI: {problem}") from problem
+
+    def _poll_requests(self) -> bool:
+        if not self._requests:
+            return False
+        while len(self._statuses) < len(self._requests):
+            self._statuses.append(MPI.Status())
+        finished = MPI.Request.Testsome(self._requests, self._statuses)
+        if not finished:
+            return False
+        outcomes = [(self._outcomes[i][0], self._statuses[k]) for k, i in enumerate(finished)]
+        values = []
+        for completion, status in outcomes:
+            if isinstance(completion, PendingReceive):
+                values.append(-1 if status.Is_cancelled() else status.Get_count(MPI.BYTE))
+            else:
+                values.append(0)
+        for i in sorted(finished, reverse=True):
+            del self._requests[i]
+            del self._outcomes[i]
+        self.loop.under_way -= len(finished)
+        for (completion, _), value in zip(outcomes, values, strict=True):
+            completion.set(value)
+        return True
+
+    def _poll_control(self) -> bool:
+        # One message at a time, so that a long one is not overtaken by a short one of the same sender.
+        if self._receiving_control:
+            return False
+        status = MPI.Status()
+        message = self._control.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)
+        if message is None:
+            return False
+        wire = bytearray(status.Get_count(MPI.BYTE))
+        received = self._watch(message.Irecv([wire, MPI.BYTE]), wire)
+        self._receiving_control = True
+
+        def deliver() -> None:
+            self._receiving_control = False
+            self.on_control(status.Get_source(), wire)
+
+        received.when_done(deliver)
+        return True
+
+    def _watch(self, request: MPI.Request, buffer: Any) -> Completion[int]:
+        return self._register(Completion(), request, buffer)
+
+    def _register(self, completion: Completion[int], request: MPI.Request, buffer: Any) -> Completion[int]:
+        self._requests.append(request)
+        self._outcomes.append((completion, buffer))
+        self.loop.under_way += 1
+        return completion
+
+    def send_control(self, dest: int, wire: bytearray) -> Completion[int]:
+        """Send a control message; the bytes must not change until it is done."""
+        try:
+            return self._watch(self._control.Isend([wire, MPI.BYTE], dest, 0), wire)
+        except MPI.Exception as problem:
+            raise TransportError(f"rank {self.rank}: cannot send to rank {dest}: {problem}") from problem
+
+    def isend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
+        """Start sending a segment; the buffer must not change until it is done."""
+        return self._watch(self._chunks.Isend([buffer, MPI.BYTE], dest, tag), buffer)
+
+    def irecv(self, buffer: memoryview, source: int, tag: int) -> PendingReceive:
+        """Start receiving a segment of at most the buffer's size."""
+        request = self._chunks.Irecv([buffer, MPI.BYTE], source, tag)
+        pending = PendingReceive(request)
+        self._register(pending, request, buffer)
+        return pending
+
+    def ibcast(self, buffer: memoryview, root: int, group: Sequence[int]) -> Completion[int]:
+        """Start one segment of a broadcast from rank ``root`` over the ranks of ``group``.
+
+        Every rank of the group calls this with the same sizes in the same order.  The first use of a
+        group makes its communicator, which all members do together.
+        """
+        members = tuple(group)
+        communicator = self._groups.get(members)
+        if communicator is None:
+            world = self._broadcast.Get_group()
+            communicator = self._broadcast.Create_group(world.Incl(members), tag=0)
+            self._groups[members] = communicator
+        return self._watch(communicator.Ibcast([buffer, MPI.BYTE], members.index(root)), buffer)
+
+    def close(self) -> None:
+        """Finalize MPI; every rank does, after its last message."""
+        MPI.Finalize()
+
+
+def world_size() -> int:
+    """Return the number of ranks of this run."""
+    return int(MPI.COMM_WORLD.Get_size())
+
+
+def abort(code: int) -> None:
+    """End every rank at once, when this one cannot go on in order."""
+    MPI.COMM_WORLD.Abort(code)

@@ -1,0 +1,130 @@
+"""The options of a session: command line first, then environment, then defaults.
+
+Rank 0 alone reads them and tells every data server what it needs, so an option holds on all ranks
+whether or not the launcher passes the environment on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+import docopt
+
+import dft
+from dft.errors import UsageError
+
+USAGE = """\
+Move files between this machine and the local disks of a cluster's nodes, over MPI.
+
+Usage:
+  dft [options]
+  dft [options] --script FILE
+  dft [options] -c COMMANDS
+  dft -h | --help
+  dft --version
+
+Under mpirun (mpirun -np N dft) rank 0 is the metadata server and takes the commands, every other rank
+is a data server. Without mpirun dft starts itself on this machine.
+
+Options:
+  -c COMMANDS          Run commands, separated by ';', and leave.
+  --script FILE        Run the commands of a file and leave; - is standard input.
+  --keep-going         In a script, go on after a command that failed.
+  -n RANKS             Without mpirun: number of ranks to start, rank 0 included [default: 4].
+  --store DIR          Each node's store ($DFT_STORE) [default: dft-UID in the node's temporary directory].
+  --catalog FILE       Rank 0's catalog ($DFT_CATALOG) [default: dft/catalog.db in $XDG_STATE_HOME].
+  --chunk-size SIZE    Unit of storage, as 512K or 4M ($DFT_CHUNK_SIZE) [default: 4M].
+  --segment-size SIZE  Unit on the wire ($DFT_SEGMENT_SIZE) [default: 1M].
+  --window N           Segments in flight per stream ($DFT_WINDOW) [default: 8].
+  --json               One JSON object per reply ($DFT_JSON=1).
+  --quiet              No summaries of transfers ($DFT_QUIET=1).
+  --verbose            Show each command of a script, and the details of a bug ($DFT_VERBOSE=1).
+  -h, --help           Show this text.
+  --version            Show the version.
+"""
+
+_DEFAULTS = {"--chunk-size": "4M", "--segment-size": "1M", "--window": "8", "-n": "4"}
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+@dataclass(frozen=True)
+class Options:
+    """A session's options.  sizes in bytes; store: empty for each node's own default."""
+
+    store: str
+    catalog: str
+    chunk_size: int
+    segment_size: int
+    window: int
+    json: bool
+    quiet: bool
+    verbose: bool
+    script: str | None
+    commands: str | None
+    keep_going: bool
+    ranks: int
+
+
+class ShowText(Exception):
+    """The command line asks for a text: the help or the version."""
+
+
+def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
+    """Read a command line; UsageError names what is wrong with it, ShowText carries a text to show."""
+    # docopt would let a default of the text hide the environment: defaults are applied below.
+    text = re.sub(r"\[default: .*?\]", "", USAGE)
+    try:
+        found = docopt.docopt(text, argv, default_help=False)
+    except docopt.DocoptExit as problem:
+        raise UsageError(f"{_first_line(str(problem))}; see dft --help") from problem
+    if found["--help"]:
+        raise ShowText(USAGE)
+    if found["--version"]:
+        raise ShowText(f"dft {dft.__version__}\n")
+
+    def value(option: str) -> str | None:
+        variable = "DFT_" + option.lstrip("-").replace("-", "_").upper()
+        given = found[option] if found[option] is not None else environment.get(variable)
+        return given or _DEFAULTS.get(option)
+
+    def flag(option: str) -> bool:
+        variable = "DFT_" + option.lstrip("-").upper()
+        return bool(found[option]) or environment.get(variable, "") not in ("", "0")
+
+    state = environment.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Options(
+        store=value("--store") or "",
+        catalog=os.path.expanduser(value("--catalog") or os.path.join(state, "dft", "catalog.db")),
+        chunk_size=_size("--chunk-size", value("--chunk-size"), 1 << 30),
+        segment_size=_size("--segment-size", value("--segment-size"), 1 << 28),
+        window=_number("--window", value("--window"), 1, 1024),
+        json=flag("--json"),
+        quiet=flag("--quiet"),
+        verbose=flag("--verbose"),
+        script=found["--script"],
+        commands=found["-c"],
+        keep_going=bool(found["--keep-going"]),
+        ranks=_number("-n", value("-n"), 2, 4096),
+    )
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().splitlines()[0] if text.strip() else "wrong arguments"
+    return "wrong arguments" if line.lower().startswith("usage") else line
+
+
+def _size(option: str, text: str | None, most: int) -> int:
+    """Read a size such as 4M; UsageError unless it is 1 byte to ``most``."""
+    match = re.fullmatch(r"(\d+)\s*([KMG]?)(?:i?B)?", text or "", re.IGNORECASE)
+    size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
+    if not 1 <= size <= most:
+        raise UsageError(f"{option} {text} is not a size of 1 to {most} bytes, as 512K or 4M")
+    return size
+
+
+def _number(option: str, text: str | None, least: int, most: int) -> int:
+    if not (text or "").isdecimal() or not least <= int(text or "") <= most:
+        raise UsageError(f"{option} {text} is not a number from {least} to {most}")
+    return int(text or "")

@@ -1,0 +1,54 @@
+"""Which node gets which chunk.  Pure: sizes, free space and a random generator in, choices out."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Sequence
+
+from dft.errors import StoreFull
+
+
+def choose_nodes(sizes: Sequence[int], free: Sequence[int], rng: random.Random) -> list[int]:
+    """Choose a node for each file, at random and weighted by free space.
+
+    sizes: bytes of each file.  free: bytes free on each node.  Returns an index into ``free`` for each
+    file, its bytes then no longer counted as free.  Raises StoreFull when a file fits nowhere.
+    """
+    left = list(free)
+    chosen = []
+    for size in sizes:
+        weights = [max(0, space) if space >= size else 0 for space in left]
+        if not any(weights):
+            if size or not left:
+                raise StoreFull(f"no node has {size} bytes free (the most is {max(left, default=0)})")
+            weights = [1] * len(left)
+        node = rng.choices(range(len(left)), weights)[0]
+        left[node] -= size
+        chosen.append(node)
+    return chosen
+
+
+def spread(sizes: Sequence[int], free: Sequence[int], rng: random.Random) -> list[int]:
+    """Spread chunks over nodes at random so that the nodes' bytes stay balanced.
+
+    sizes: bytes of each chunk.  free: bytes free on each node.  Returns an index into ``free`` for each
+    chunk: always one of the nodes that have got the fewest bytes so far, chosen at random, and never one
+    that it would overfill.  No two nodes differ by more than the largest chunk while both have space.
+    Raises StoreFull when a chunk fits nowhere.
+    """
+    heap = [(0, rng.random(), node) for node in range(len(free))]
+    heapq.heapify(heap)
+    chosen = []
+    for size in sizes:
+        too_full = []
+        while heap and heap[0][0] + size > free[heap[0][2]]:
+            too_full.append(heapq.heappop(heap))
+        if not heap:
+            raise StoreFull(f"the nodes have no space left for {sum(sizes)} bytes")
+        taken, _, node = heap[0]
+        heapq.heapreplace(heap, (taken + size, rng.random(), node))
+        chosen.append(node)
+        for item in too_full:
+            heapq.heappush(heap, item)
+    return chosen

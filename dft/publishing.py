@@ -1,0 +1,298 @@
+"""Publishing: put, mput, diffuse and put --from, and the spreading of what is published already.
+
+All are one operation with different placements: streams of chunks go to nodes, which stage them; then
+the catalog takes everything in one transaction; then the nodes make it visible.  A failure before the
+transaction leaves no trace; a crash after it is mended at the next session's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dft import protocol
+from dft.catalog import Holding
+from dft.cluster import Cluster, Node, error_of, first_cause
+from dft.errors import Cancelled, CatalogError, DftError, NoReplica, Terminated
+from dft.local_files import LocalTree, local_reader, new_file_ids
+from dft.manifest import entry_with
+from dft.model import DIGEST_SIZE, KIND_DIRECTORY, ChunkRun, FileEntry, Layout, runs_of, whole_files
+from dft.names import shown
+from dft.placement import choose_nodes, spread
+from dft.progress import Task, settled
+from dft.streams import Stop, send_stream
+
+#: Files whose layouts travel in one message: bounds the memory for trees of millions of files.
+BATCH_FILES = 16384
+
+#: Where the chunks of one file go: for each node, ascending chunk numbers; or the one node that takes all.
+Placement = dict[int, list[int]]
+
+
+@dataclass
+class Upload:
+    """Entries under way into the catalog, with their digests and holders as they become known."""
+
+    cluster: Cluster
+    transfer: int
+    stop: Stop
+    entries: list[FileEntry] = field(default_factory=list)
+    holdings: list[Holding] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, cluster: Cluster) -> Upload:
+        """Start a transfer."""
+        return cls(cluster, *cluster.new_transfer())
+
+    def add(self, layout: Layout, files: list[int], digests: bytes, entries: list[FileEntry]) -> None:
+        """Fill the digests that a stream brought into ``entries``; ``files`` are the layout's there."""
+        position = 0
+        for run in layout.runs:
+            number, length = files[run.file], run.count * DIGEST_SIZE
+            if length:
+                entry = entries[number]
+                made = bytearray(entry.digests or bytes(entry.chunk_count * DIGEST_SIZE))
+                start = run.first * DIGEST_SIZE
+                made[start : start + length] = digests[position : position + length]
+                entries[number] = entry_with(entry, bytes(made))
+                position += length
+
+    def hold(self, layout: Layout, nodes: list[Node]) -> None:
+        """Note that ``nodes`` hold what the layout carries."""
+        holders = frozenset(node.number for node in nodes)
+        for run in layout.runs:
+            self.holdings.append(Holding(layout.files[run.file].file_id, run.first, run.count, holders))
+
+    async def commit(self, nodes: list[Node], new: bool = True) -> None:
+        """Enter everything into the catalog, then have the nodes make it visible.
+
+        new: whether the entries are new, or only further replicas of published ones.
+        """
+        catalog = self.cluster.catalog
+        if new:
+            catalog.publish(self.transfer, self.entries, self.holdings)
+        else:
+            catalog.add_holdings(self.transfer, self.holdings)
+        tasks = self.cluster.call_all(nodes, protocol.Publish, self.transfer)
+        await settled(tasks)
+        self.cluster.end_transfer(self.transfer)
+        problem = first_cause(map(error_of, tasks))
+        if problem is not None:
+            raise problem
+        catalog.forget_transfers([self.transfer])
+
+    async def give_up(self) -> None:
+        """Have every node forget what this transfer staged."""
+        tasks = self.cluster.call_all(self.cluster.nodes, protocol.Discard, self.transfer)
+        try:
+            await settled(tasks)
+        except (Cancelled, Terminated):
+            await settled(tasks)
+        self.cluster.end_transfer(self.transfer)
+
+
+def batches(tree: LocalTree) -> Iterator[tuple[list[FileEntry], list[bytes]]]:
+    """Cut a tree into lists that are short enough for one message."""
+    for start in range(0, len(tree.entries), BATCH_FILES):
+        end = start + BATCH_FILES
+        yield tree.entries[start:end], tree.paths[start:end]
+
+
+def _one_node_each(cluster: Cluster, entries: list[FileEntry], node: Node | None) -> list[Placement]:
+    """Place every file on one node: the one given, or a random one, weighted by free space."""
+    if node is not None:
+        chosen = [cluster.nodes.index(node)] * len(entries)
+    else:
+        free = [n.free for n in cluster.nodes]
+        chosen = choose_nodes([entry.size for entry in entries], free, cluster.rng)
+    return [{i: list(range(e.chunk_count))} for i, e in zip(chosen, entries, strict=True)]
+
+
+def _spread_chunks(cluster: Cluster, entries: list[FileEntry]) -> list[Placement]:
+    """Place the chunks of all files at random and in balance over all nodes."""
+    free = [node.free for node in cluster.nodes]
+    sizes = [entry.chunk_length(i) for entry in entries for i in range(entry.chunk_count)]
+    chosen = iter(spread(sizes, free, cluster.rng))
+    placements: list[Placement] = []
+    for entry in entries:
+        placement: Placement = {}
+        for chunk in range(entry.chunk_count):
+            placement.setdefault(next(chosen), []).append(chunk)
+        placements.append(placement or {cluster.rng.randrange(len(cluster.nodes)): []})
+    return placements
+
+
+async def publish(cluster: Cluster, tree: LocalTree, node: Node | None, diffuse: bool) -> list[Node]:
+    """Publish a tree of rank 0's files; return the nodes that took part of it.
+
+    node: where all of it goes; None: each file on a random node.  diffuse: spread the chunks instead.
+    Raises NameTaken before anything is sent, and whatever goes wrong later with nothing published.
+    """
+    tree.number()
+    cluster.catalog.check_free(tree.entries)
+    upload = Upload.begin(cluster)
+    used: set[int] = set()
+    try:
+        for entries, paths in batches(tree):
+            if diffuse:
+                placements = _spread_chunks(cluster, entries)
+            else:
+                placements = _one_node_each(cluster, entries, node)
+            used.update(*placements)
+            await _send_batch(upload, entries, paths, placements)
+    except BaseException:
+        await upload.give_up()
+        raise
+    nodes = [cluster.nodes[i] for i in sorted(used)]
+    await upload.commit(nodes)
+    return nodes
+
+
+async def _send_batch(
+    upload: Upload, entries: list[FileEntry], paths: list[bytes], placements: list[Placement]
+) -> None:
+    """Send a batch of files to the nodes where their chunks are placed, and wait until all is staged."""
+    cluster = upload.cluster
+    files: dict[int, list[int]] = {}
+    runs: dict[int, list[ChunkRun]] = {}
+    for number, placement in enumerate(placements):
+        for place, chunks in placement.items():
+            numbers, node_runs = files.setdefault(place, []), runs.setdefault(place, [])
+            node_runs += runs_of(len(numbers), chunks) or [ChunkRun(len(numbers), 0, 0)]
+            numbers.append(number)
+    window = cluster.window_for(len(files))
+    tasks: list[Task[Any]] = []
+    streams = []
+    for place, numbers in files.items():
+        layout = Layout([entries[number] for number in numbers], runs[place])
+        reader = local_reader(layout, [paths[number] for number in numbers])
+        tag, node = cluster.next_tag(), cluster.nodes[place]
+        call = cluster.call(node.rank, protocol.Receive, upload.transfer, 0, tag, layout)
+        send = send_stream(
+            cluster.engine, reader, layout.stream_size, node.rank, tag, cluster.sending, upload.stop, window
+        )
+        tasks += [cluster.loop.spawn(call), cluster.loop.spawn(send)]
+        streams.append((node, layout, numbers, reader))
+        node.free -= layout.payload_size
+    problem = first_cause(await cluster.finish(upload.transfer, upload.stop, tasks))
+    if problem is not None:
+        raise problem
+    for node, layout, numbers, reader in streams:
+        upload.add(layout, numbers, reader.digests, entries)
+        upload.hold(layout, [node])
+    upload.entries += entries
+
+
+async def publish_from_node(
+    cluster: Cluster, node: Node, path: bytes, name: bytes, chunk_size: int
+) -> tuple[LocalTree, list[Node]]:
+    """Publish what lies at ``path`` on a node: it keeps the chunks, only metadata travels."""
+    scanned: protocol.Scanned = await cluster.call(node.rank, protocol.Scan, path, name, chunk_size)
+    tree = LocalTree()
+    ids = new_file_ids(len(scanned.files))
+    tree.entries = [
+        FileEntry(i, e.name, e.kind, e.size, e.mode, e.mtime_ns, e.chunk_size)
+        for i, e in zip(ids, scanned.files, strict=True)
+    ]
+    tree.paths = [path + entry.name[len(name) :] for entry in tree.entries]
+    tree.skipped = scanned.skipped
+    cluster.catalog.check_free(tree.entries)
+    upload = Upload.begin(cluster)
+    try:
+        for entries, _ in batches(tree):
+            layout = whole_files(entries)
+            call = cluster.call(node.rank, protocol.Ingest, upload.transfer, path, name, layout)
+            task = cluster.loop.spawn(call)
+            problem = first_cause(await cluster.finish(upload.transfer, upload.stop, [task]))
+            if problem is not None:
+                raise problem
+            done: protocol.Done = task.result()
+            if len(done.digests) != layout.chunk_count * DIGEST_SIZE:
+                raise CatalogError(f"{node.name} sent {len(done.digests)} bytes of digests")
+            made = list(entries)
+            upload.add(layout, list(range(len(made))), done.digests, made)
+            upload.hold(layout, [node])
+            upload.entries += made
+            node.free -= layout.payload_size
+    except BaseException:
+        await upload.give_up()
+        raise
+    await upload.commit([node])
+    return tree, [node]
+
+
+#: Streams between nodes: for (source, destination), by their places in ``Cluster.nodes``, files and runs.
+Moves = dict[tuple[int, int], Layout]
+
+
+async def diffuse_published(cluster: Cluster, entries: list[FileEntry]) -> list[Node]:
+    """Spread files that are published already: nodes pass chunks on to nodes, rank 0 takes no part.
+
+    The replicas that exist stay.  Raises NoReplica when a chunk has no holder in this session.
+    """
+    files = [entry for entry in entries if entry.kind != KIND_DIRECTORY and entry.size]
+    moves, touched = _plan_moves(cluster, files)
+    upload = Upload.begin(cluster)
+    try:
+        while moves:
+            # No node sends or receives twice at a time: its buffers are then its own, and none waits in a ring.
+            busy_senders: set[int] = set()
+            busy_receivers: set[int] = set()
+            now: Moves = {}
+            for (source, dest), layout in list(moves.items()):
+                if source not in busy_senders and dest not in busy_receivers:
+                    busy_senders.add(source)
+                    busy_receivers.add(dest)
+                    now[source, dest] = layout
+                    del moves[source, dest]
+            await _move(upload, now)
+    except BaseException:
+        await upload.give_up()
+        raise
+    await upload.commit([cluster.nodes[i] for i in sorted(touched)], new=False)
+    return [cluster.nodes[i] for i in sorted(touched)]
+
+
+def _plan_moves(cluster: Cluster, files: list[FileEntry]) -> tuple[Moves, set[int]]:
+    """Decide which node sends which chunks to which; also return all nodes that then hold some."""
+    index = {node.number: i for i, node in enumerate(cluster.nodes)}
+    holdings = cluster.catalog.holdings([entry.file_id for entry in files])
+    placements = _spread_chunks(cluster, files)
+    chosen: dict[tuple[int, int], tuple[list[FileEntry], list[ChunkRun]]] = {}
+    touched: set[int] = set()
+    for entry, placement in zip(files, placements, strict=True):
+        holders: list[list[int]] = [[] for _ in range(entry.chunk_count)]
+        for holding in holdings.get(entry.file_id, []):
+            present = [index[number] for number in holding.nodes if number in index]
+            for chunk in range(holding.first, holding.first + holding.count):
+                holders[chunk] += present
+        for dest, chunks in placement.items():
+            touched.add(dest)
+            by_source: dict[int, list[int]] = {}
+            for chunk in chunks:
+                if not holders[chunk]:
+                    raise NoReplica(f"chunk {chunk} of {shown(entry.name)} is on no node of this session")
+                if dest not in holders[chunk]:
+                    by_source.setdefault(cluster.rng.choice(holders[chunk]), []).append(chunk)
+            for source, moved in by_source.items():
+                move_files, move_runs = chosen.setdefault((source, dest), ([], []))
+                move_runs += runs_of(len(move_files), moved)
+                move_files.append(entry)
+    return {pair: Layout(f, r) for pair, (f, r) in chosen.items()}, touched
+
+
+async def _move(upload: Upload, moves: Moves) -> None:
+    """Run streams between nodes and wait until what they carry is staged."""
+    cluster = upload.cluster
+    tasks: list[Task[Any]] = []
+    for (source, dest), layout in moves.items():
+        sender, receiver, tag = cluster.nodes[source], cluster.nodes[dest], cluster.next_tag()
+        receive = cluster.call(receiver.rank, protocol.Receive, upload.transfer, sender.rank, tag, layout)
+        send = cluster.call(sender.rank, protocol.Send, upload.transfer, receiver.rank, tag, layout)
+        tasks += [cluster.loop.spawn(receive), cluster.loop.spawn(send)]
+        upload.hold(layout, [receiver])
+        receiver.free -= layout.payload_size
+    problem: DftError | None = first_cause(await cluster.finish(upload.transfer, upload.stop, tasks))
+    if problem is not None:
+        raise problem

@@ -1,0 +1,196 @@
+"""Replies as text for a person and as JSON for a program: one object on one line.
+
+In JSON a name is a string whose bytes that are not UTF-8 stand as surrogate escapes, as ``os.fsdecode``
+makes them and ``os.fsencode`` takes them back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from dft.errors import DftError
+from dft.names import shown
+from dft.nodesets import fold
+from dft.replies import ChunkList, FileList, FileRow, NodeList, Reply, Text, Transferred
+
+_REPLY_NAMES: dict[type[Reply], str] = {
+    Reply: "done",
+    Text: "text",
+    Transferred: "transferred",
+    FileList: "file_list",
+    NodeList: "node_list",
+    ChunkList: "chunk_list",
+}
+
+
+def to_text(reply: Reply) -> str:
+    """Show a reply to a person: lines without a line end after the last, or nothing."""
+    match reply:
+        case Text():
+            return reply.text
+        case Transferred():
+            return _transferred(reply)
+        case FileList():
+            return _long_list(reply.rows) if reply.long else "\n".join(map(_shown_row, reply.rows))
+        case NodeList():
+            return _nodes(reply)
+        case ChunkList():
+            return _chunks(reply)
+    return ""
+
+
+def to_json(reply: Reply) -> str:
+    """Give all facts of a reply as one JSON object on one line; ``ok`` is false when a part failed."""
+    fields = {key: value for key, value in vars(reply).items() if key not in ("long", "failed_code")}
+    if isinstance(reply, Transferred):
+        fields["skipped"] = [{"path": path, "reason": reason} for path, reason in reply.skipped]
+        fields["failed"] = [{"node": node, "reason": reason} for node, reason in reply.failed]
+    head = {"ok": reply.exit_code == 0, "reply": _REPLY_NAMES[type(reply)]}
+    return json.dumps({**head, **fields, "exit_code": reply.exit_code}, default=_plain)
+
+
+def _plain(value: object) -> str | dict[str, Any]:
+    return os.fsdecode(value) if isinstance(value, bytes) else vars(value)
+
+
+def error_json(error: DftError, line: int | None) -> str:
+    """Give an error as one JSON object on one line; ``line``: the script's, None where there is none."""
+    return json.dumps(
+        {
+            "ok": False,
+            "error": type(error).__name__,
+            "message": error.message,
+            "exit_code": error.exit_code,
+            "line": line,
+        }
+    )
+
+
+def human_size(size: float) -> str:
+    """Write a number of bytes with a binary unit and one decimal: ``1.5 GiB``; below 1 KiB all of it."""
+    if size < 1023.5:
+        return f"{size:.0f} B"
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        size /= 1024
+        if size < 1023.95:  # What is nearer to 1024.0 is shown as 1.0 of the next unit.
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} EiB"
+
+
+def failures(reply: Reply) -> list[str]:
+    """Say what failed in a reply, a line for each node; empty when nothing did."""
+    return [f"failed {node}: {why}" for node, why in reply.failed] if isinstance(reply, Transferred) else []
+
+
+def _transferred(reply: Transferred) -> str:
+    what = _count(reply.files, "file") if reply.files or not reply.directories else ""
+    if reply.directories:
+        what += (" and " if what else "") + _count(reply.directories, "directory")
+    if reply.nodes:
+        what += f" {'from' if reply.verb == 'retrieved' else 'on'} {fold(reply.nodes)}"
+    parts = [f"{human_size(reply.size)} in {what}", _duration(reply.seconds)]
+    if reply.size and reply.seconds > 0:
+        parts.append(f"{human_size(reply.size / reply.seconds)}/s")
+    head = f"{reply.verb} {shown(reply.name)}" if reply.name else reply.verb
+    lines = [f"{head}: {', '.join(parts)}"]
+    lines += [f"skipped {shown(path)}: {why}" for path, why in reply.skipped]
+    return "\n".join([*lines, *failures(reply), *reply.notes])
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 0.95 else f"{seconds * 1000:.0f} ms"
+
+
+def _shown_row(row: FileRow) -> str:
+    return shown(row.name) + "/" if row.is_directory else shown(row.name)
+
+
+# A long list repeats few modes and sets of nodes, and times that are near to each other.
+@lru_cache(maxsize=1024)
+def _mode(mode: int, is_directory: bool) -> str:
+    return stat.filemode(mode | (stat.S_IFDIR if is_directory else stat.S_IFREG))
+
+
+@lru_cache(maxsize=4096)
+def _date(minute: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(minute * 60))
+
+
+@lru_cache(maxsize=4096)
+def _holders(nodes: tuple[str, ...], absent: tuple[str, ...]) -> str:
+    parts = [fold(nodes)] if nodes else []
+    return " ".join([*parts, f"absent:{fold(absent)}"] if absent else parts) or "-"
+
+
+def _long_list(rows: Iterable[FileRow]) -> str:
+    return _aligned(
+        [
+            (
+                _mode(row.mode, row.is_directory),
+                "-" if row.is_directory else str(row.size),
+                "-" if row.is_directory else str(row.chunks),
+                "-" if row.is_directory else str(row.replicas),
+                _date(row.mtime_ns // 60_000_000_000),
+                _holders(row.nodes, row.absent),
+                _shown_row(row),
+            )
+            for row in rows
+        ],
+        "<>>><<<",
+    )
+
+
+def _nodes(reply: NodeList) -> str:
+    table = [("node", "rank", "host", "state", "held", "free", "total", "store")]
+    for row in reply.rows:
+        present = row.state == "up"
+        table.append(
+            (
+                row.name,
+                "-" if row.rank is None else str(row.rank),
+                row.host,
+                row.state,
+                human_size(row.held),
+                human_size(row.free) if present else "-",
+                human_size(row.total) if present else "-",
+                shown(os.fsencode(row.store)) if row.store else "-",
+            )
+        )
+    return _aligned(table, "<><<>>><")
+
+
+def _chunks(reply: ChunkList) -> str:
+    """Show a line per chunk; the holders only where the list is not of one node, which has them all."""
+    table, alignment = [], ""
+    for row in reply.rows:
+        cells, alignment = [shown(row.name), str(row.index), str(row.size)], "<>>"
+        if reply.long or reply.node:
+            cells, alignment = [*cells, str(row.offset)], alignment + ">"
+        if reply.long:
+            cells, alignment = [*cells, row.digest or "-"], alignment + "<"
+        if not reply.node:
+            cells, alignment = [*cells, _holders(row.nodes, ())], alignment + "<"
+        table.append(cells)
+    return _aligned(table, alignment)
+
+
+def _aligned(table: Sequence[Sequence[str]], alignment: str) -> str:
+    """Join cells to lines, columns padded to their widest cell: ``<`` at its right, ``>`` at its left."""
+    if not table:
+        return ""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    if alignment[-1] == "<":
+        widths[-1] = 0
+    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(alignment, widths, strict=True))
+    return "\n".join(form.format(*cells) for cells in table)

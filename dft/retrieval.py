@@ -1,0 +1,221 @@
+"""Retrieving: get, mget and cat.  Every chunk comes from one of its holders, all holders in parallel.
+
+A chunk with a wrong digest, or from a node that cannot read it, is asked of another holder; only what
+was checked is handed out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from dft import protocol
+from dft.chunk_io import ChunkWriter
+from dft.cluster import Cluster, Node
+from dft.errors import DftError, LocalFileError, NoReplica
+from dft.model import ChunkRun, FileEntry, Layout, runs_of
+from dft.names import shown
+from dft.progress import Task
+from dft.streams import receive_stream
+
+#: Makes the sink of one stream: a layout, its files' numbers among the entries, whether they are new.
+MakeWriter = Callable[[Layout, list[int], bool], ChunkWriter]
+
+#: Chunks of a file that are wanted: all of them, or a range.
+Wanted = dict[int, list[int]]
+
+
+async def fetch(
+    cluster: Cluster, entries: list[FileEntry], wanted: Wanted, make_writer: MakeWriter
+) -> list[str]:
+    """Fetch chunks to rank 0; return a line for each replica that was bad and replaced by another.
+
+    wanted: for each entry's number the chunks to fetch, ascending.  Raises NoReplica when a chunk has
+    no good replica in this session, LocalFileError when what comes cannot be written.
+    """
+    holdings = cluster.catalog.holdings([entries[number].file_id for number in wanted])
+    nodes = cluster.by_number()
+    holders: dict[tuple[int, int], list[Node]] = {}
+    for number, chunks in wanted.items():
+        for chunk in chunks:
+            holders[number, chunk] = []
+        for holding in holdings.get(entries[number].file_id, []):
+            present = [nodes[n] for n in sorted(holding.nodes) if n in nodes]
+            for chunk in range(holding.first, holding.first + holding.count):
+                if (number, chunk) in holders:
+                    holders[number, chunk] += present
+    empty = [number for number, chunks in wanted.items() if not chunks]
+    notes: list[str] = []
+    fresh = True
+    missing = list(holders)
+    last_error: DftError | None = None
+    while missing or empty:
+        plan = _plan(cluster, entries, missing, holders, last_error)
+        if empty:
+            _write_empty(entries, empty, make_writer)
+            empty = []
+        failed = await _fetch_once(cluster, entries, plan, make_writer, fresh)
+        missing = []
+        for node, number, chunk, why in failed:
+            holders[number, chunk] = [holder for holder in holders[number, chunk] if holder is not node]
+            missing.append((number, chunk))
+            last_error = why
+            notes.append(f"chunk {chunk} of {shown(entries[number].name)} on {node.name} is bad: {why}")
+        fresh = False
+        missing.sort()
+    return notes
+
+
+def _write_empty(entries: list[FileEntry], numbers: list[int], make_writer: MakeWriter) -> None:
+    """Create what has no bytes."""
+    files = [entries[number] for number in numbers]
+    writer = make_writer(Layout(files, [ChunkRun(i, 0, 0) for i in range(len(files))]), numbers, True)
+    try:
+        writer.finish()
+    finally:
+        writer.close()
+
+
+def _plan(
+    cluster: Cluster,
+    entries: list[FileEntry],
+    missing: list[tuple[int, int]],
+    holders: dict[tuple[int, int], list[Node]],
+    last_error: DftError | None,
+) -> dict[int, list[tuple[int, int]]]:
+    """Choose a holder for each chunk so that all have the same bytes to send; files stay whole if they can."""
+    load = {node.rank: 0 for node in cluster.nodes}
+    plan: dict[int, list[tuple[int, int]]] = {}
+    for number, chunk in missing:
+        able = holders[number, chunk]
+        entry = entries[number]
+        if not able:
+            if last_error is not None:
+                raise NoReplica(
+                    f"chunk {chunk} of {shown(entry.name)} has no good replica on the nodes of this session: "
+                    f"{last_error.message}"
+                )
+            raise NoReplica(f"chunk {chunk} of {shown(entry.name)} is on no node of this session")
+        rank = min((node.rank for node in able), key=lambda r: load[r])
+        load[rank] += entry.chunk_length(chunk)
+        plan.setdefault(rank, []).append((number, chunk))
+    return plan
+
+
+def _layout(entries: list[FileEntry], chunks: list[tuple[int, int]]) -> tuple[Layout, list[int]]:
+    """Lay out one node's share; also return the files' numbers among the entries."""
+    by_file: dict[int, list[int]] = {}
+    for number, chunk in chunks:
+        by_file.setdefault(number, []).append(chunk)
+    runs: list[ChunkRun] = []
+    for place, wanted in enumerate(by_file.values()):
+        runs += runs_of(place, wanted)
+    return Layout([entries[number] for number in by_file], runs), list(by_file)
+
+
+async def _fetch_once(
+    cluster: Cluster,
+    entries: list[FileEntry],
+    plan: dict[int, list[tuple[int, int]]],
+    make_writer: MakeWriter,
+    fresh: bool,
+) -> list[tuple[Node, int, int, DftError]]:
+    """Run one stream from each node of the plan; return (node, entry, chunk, why) of what did not come well."""
+    transfer, stop = cluster.new_transfer()
+    window = cluster.window_for(len(plan))
+    tasks: list[Task[Any]] = []
+    streams = []
+    by_rank = {node.rank: node for node in cluster.nodes}
+    try:
+        for rank, chunks in plan.items():
+            layout, numbers = _layout(entries, chunks)
+            writer, tag = make_writer(layout, numbers, fresh), cluster.next_tag()
+            call = cluster.call(rank, protocol.Send, transfer, 0, tag, layout)
+            tasks.append(cluster.loop.spawn(call))
+
+            def stop_sender(problem: DftError) -> None:
+                # What rank 0 cannot write is not worth sending.
+                stop.request(problem)
+                cluster.call_all(cluster.nodes, protocol.Abort, transfer)
+
+            receive = receive_stream(
+                cluster.engine,
+                writer,
+                layout.stream_size,
+                rank,
+                tag,
+                cluster.receiving,
+                window,
+                stop_sender,
+            )
+            tasks.append(cluster.loop.spawn(receive))
+            streams.append((by_rank[rank], layout, numbers, writer))
+        errors = await cluster.finish(transfer, stop, tasks)
+    finally:
+        cluster.end_transfer(transfer)
+    failed = []
+    for i, (node, layout, numbers, writer) in enumerate(streams):
+        send_error, receive_error = errors[2 * i], errors[2 * i + 1]
+        if isinstance(receive_error, LocalFileError):
+            raise receive_error
+        if send_error is None and receive_error is None:
+            continue
+        bad = set(writer.bad())
+        good = {chunk for chunk in writer.chunks if chunk not in bad}
+        why = send_error or receive_error
+        assert why is not None
+        for run in layout.runs:
+            for chunk in range(run.first, run.first + run.count):
+                if (run.file, chunk) not in good:
+                    failed.append((node, numbers[run.file], chunk, why))
+    return failed
+
+
+class _MemoryFile:
+    """An anonymous file in memory that takes the chunks of one block of ``cat``."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.memfd_create("dft-cat", os.MFD_CLOEXEC)
+
+    def open(self, file: int) -> tuple[int, bool]:
+        return os.dup(self.descriptor), False
+
+    def close(self, file: int, descriptor: int) -> None:
+        """The block is read through ``descriptor``."""
+
+    def make_directory(self, file: int) -> None:
+        """A directory has nothing to show."""
+
+
+async def stream_out(
+    cluster: Cluster, entry: FileEntry, block: int, write: Callable[[memoryview], object]
+) -> list[str]:
+    """Hand out one file's bytes in order, a block of checked chunks at a time; return notes as ``fetch``.
+
+    block: bytes fetched at once, which bounds the memory.
+    """
+    notes: list[str] = []
+    step = max(1, block // entry.chunk_size)
+    for first in range(0, entry.chunk_count, step):
+        chunks = list(range(first, min(first + step, entry.chunk_count)))
+        memory = _MemoryFile()
+        try:
+
+            def make_writer(
+                layout: Layout, numbers: list[int], fresh: bool, memory: Any = memory
+            ) -> ChunkWriter:
+                return ChunkWriter(
+                    layout, memory, lambda problem, file: LocalFileError(f"no memory: {problem}")
+                )
+
+            notes += await fetch(cluster, [entry], {0: chunks}, make_writer)
+            start = first * entry.chunk_size
+            end = min(entry.size, (chunks[-1] + 1) * entry.chunk_size)
+            os.ftruncate(memory.descriptor, end)
+            for position in range(start, end, 1 << 20):
+                length = min(1 << 20, end - position)
+                write(memoryview(os.pread(memory.descriptor, length, position)))
+        finally:
+            os.close(memory.descriptor)
+    return notes

@@ -1,0 +1,91 @@
+"""Files under construction: written aside, checked, and then placed by rename.
+
+A ``StagedTree`` is a directory on the file system of its destination; ``merge`` moves a finished one to
+where it belongs, whole directories at once where nothing is in the way.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from dft.model import KIND_DIRECTORY, FileEntry, Layout
+
+
+class StagedTree:
+    """A directory in which files take shape at the relative paths where they will be placed.
+
+    paths: for each file of the layout, its path below the tree.  A file whose chunks all come in one
+    stream gets its mode and time at once, the others by ``finish_parts``.
+    """
+
+    def __init__(self, root: bytes, layout: Layout, paths: list[bytes], read_only: bool) -> None:
+        self.root = root
+        self._files = layout.files
+        self._paths = paths
+        self._read_only = read_only
+        self._made: set[bytes] = {b""}
+        whole = {run.file for run in layout.runs if run.count == layout.files[run.file].chunk_count}
+        #: Files of which a stream brings only some chunks.
+        self.in_parts = set(range(len(paths))) - whole
+        #: Whether nothing was ever written to these files, so that zeros need not be.
+        self.fresh = True
+        os.makedirs(root, mode=0o700, exist_ok=True)
+
+    def _directory(self, path: bytes) -> None:
+        if path not in self._made:
+            self._directory(os.path.dirname(path))
+            os.makedirs(os.path.join(self.root, path), exist_ok=True)
+            self._made.add(path)
+
+    def _mode(self, entry: FileEntry) -> int:
+        return entry.mode & 0o555 | 0o400 if self._read_only else entry.mode
+
+    def open(self, file: int) -> tuple[int, bool]:
+        """Open a file of the tree for writing, with its directories."""
+        path = self._paths[file]
+        self._directory(os.path.dirname(path))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        return os.open(os.path.join(self.root, path), flags, 0o600), self.fresh
+
+    def close(self, file: int, descriptor: int) -> None:
+        """Give a file that came whole its size, mode and time."""
+        entry = self._files[file]
+        # Holes at the end were skipped: the size says where it is.
+        if entry.size:
+            os.ftruncate(descriptor, entry.size)
+        if file not in self.in_parts:
+            os.fchmod(descriptor, self._mode(entry))
+            os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def make_directory(self, file: int) -> None:
+        """Create a directory of the layout."""
+        self._directory(self._paths[file])
+
+    def finish_parts(self) -> None:
+        """Give the files that came in parts their mode and time."""
+        for file in self.in_parts:
+            entry, path = self._files[file], os.path.join(self.root, self._paths[file])
+            if entry.kind != KIND_DIRECTORY and os.path.lexists(path):
+                os.chmod(path, self._mode(entry))
+                os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
+
+
+def merge(source: bytes, destination: bytes) -> None:
+    """Move everything below ``source`` to the same place below ``destination``, replacing files.
+
+    A directory that is not there yet moves by one rename.
+    """
+    with os.scandir(source) as entries:
+        for entry in list(entries):
+            target = os.path.join(destination, entry.name)
+            if entry.is_dir(follow_symlinks=False) and os.path.isdir(target):
+                merge(entry.path, target)
+            else:
+                os.rename(entry.path, target)
+    os.rmdir(source)
+
+
+def remove_tree(path: bytes) -> None:
+    """Remove a tree if it is there."""
+    shutil.rmtree(path, ignore_errors=True)
