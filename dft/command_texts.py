@@ -114,8 +114,9 @@ Options:
 
 Notes:
   The last argument is the local directory when it ends in /, is . or .., or
-  is a local directory and matches no published name. A published directory
-  stands for all below it; ls says how patterns match.
+  is a local directory and matches no published name. Below it files keep
+  their published directories. A published directory stands for all below it;
+  ls says how patterns match.
 
 Examples:
   mget '*.h5'

@@ -68,15 +68,18 @@ class Printer:
     def reply(self, reply: Reply) -> None:
         """Print a reply, or only what failed of it where the rest is not wanted."""
         if self.output.quiet and isinstance(reply, Transferred) and not (self.output.json and reply.failed):
-            self.failures(reply)
+            self._complain_of(failures(reply))
         elif self.output.json:
             self._write(to_json(reply) + "\n")
         elif text := to_text(reply):
             self._write(text + "\n")
 
-    def failures(self, reply: Reply) -> None:
-        """Print what failed of a reply on standard error."""
-        for line in failures(reply):
+    def aside(self, reply: Reply) -> None:
+        """Print a reply on standard error: the other one has a file's bytes, and nothing else."""
+        self._complain_of(to_text(reply).splitlines())
+
+    def _complain_of(self, lines: list[str]) -> None:
+        for line in lines:
             self._complain(f"dft: {line}")
 
     def failed_in_part(self, verb: str, number: int) -> None:

@@ -188,7 +188,7 @@ def _run_line(operations: Operations, printer: Printer, line: str, number: int |
             printer.echo(line)
         reply = _carry_out(operations, printer, command)
         if isinstance(command, Cat):
-            printer.failures(reply)
+            printer.aside(reply)
         else:
             printer.reply(reply)
         if reply.exit_code and number is not None:

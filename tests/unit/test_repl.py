@@ -16,7 +16,7 @@ import pytest
 from dft.commands import Command, Ls, Put, script_lines
 from dft.errors import Cancelled, DftError, NameTaken, PeerLost, Terminated
 from dft.repl import LineReader, Output, run_interactive, run_script
-from dft.replies import FileList, FileRow, Reply, Transferred
+from dft.replies import FileList, FileRow, Reply, Text, Transferred
 
 ROW = FileRow(b"a b", False, 1, 0o644, 0, 1, 1, ("n1",), ())
 FAILED = Transferred("published", b"part", 1, 0, 1, 1.0, failed=(("n3", "no space left"),), failed_code=21)
@@ -51,6 +51,9 @@ class FakeOperations:
     def cat(self, name: str, write: Callable[[memoryview], object]) -> Reply:
         if name == "missing":
             raise DftError("no file missing is published")
+        if name == "damaged":
+            write(memoryview(b"mended"))
+            return Text("chunk 0 of damaged on n1 is bad")
         for piece in (b"\x00\xff\r\n", b"end"):
             write(memoryview(piece))
         return Reply()
@@ -306,6 +309,11 @@ def test_cat_writes_the_bytes_and_nothing_else(
 ) -> None:
     assert run_script(FakeOperations(), [(1, "cat x")], False, output, "-c") == 0
     assert capfdbinary.readouterr() == (b"\x00\xff\r\nend", b"")
+
+
+def test_what_cat_has_to_say_stays_apart_from_the_bytes(capfd: Captured) -> None:
+    assert script("cat damaged") == 0
+    assert capfd.readouterr() == ("mended", "dft: chunk 0 of damaged on n1 is bad\n")
 
 
 def test_a_missing_file_is_an_error_of_cat(capfd: Captured) -> None:
