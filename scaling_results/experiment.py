@@ -101,9 +101,13 @@ class Samples:
         )
 
     def give_up(self, what: str, problem: Exception) -> None:
-        """Say that ``what`` gave no sample; the record tells how often that happened."""
-        self.attributes["given up"] = int(self.attributes.get("given up", 0)) + 1
+        """Say that ``what`` gave no sample, or not all; the record counts it."""
+        self.count("given up")
         self._bench.say(f"{self._experiment.name}: {what} given up: {problem}")
+
+    def count(self, event: str) -> None:
+        """Count something that happened on the way among the conditions."""
+        self.attributes[event] = int(self.attributes.get(event, 0)) + 1
 
     def record(self, conditions: dict[str, str | int | float]) -> Record:
         """Give what was taken as a record."""

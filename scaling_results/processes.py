@@ -123,11 +123,11 @@ def run(command: Sequence[str], limit: float, environment: Mapping[str, str] | N
             process.stderr.close()
     seconds = time.perf_counter() - began
     if process.returncode:
-        raise MeasurementError(f"{shown}: exit code {process.returncode}: {last_line(complaints or output)}")
+        raise MeasurementError(f"{shown}: exit code {process.returncode}: {last_words(complaints or output)}")
     return Finished(output, seconds)
 
 
-def last_line(text: str) -> str:
-    """Give the last line that says something, or 'no message'."""
-    lines = [line.strip() for line in text.splitlines() if line.strip(" -*=\t")]
-    return lines[-1] if lines else "no message"
+def last_words(text: str) -> str:
+    """Give the last three lines that say something as one, or 'no message'."""
+    lines = [line.strip(" -*=\t\0") for line in text.splitlines()]  # mpirun frames what it says
+    return " / ".join([line for line in lines if line][-3:]) or "no message"

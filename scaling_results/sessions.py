@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from scaling_results.places import Place
-from scaling_results.processes import MeasurementError, ProcessState, end_family, family, last_line, start
+from scaling_results.processes import MeasurementError, ProcessState, end_family, family, last_words, start
 
 #: Seconds for a session to start and say something, and to end after ``quit``.
 START_LIMIT = 60.0
@@ -92,11 +92,11 @@ class Session:
             self._input.write(line.encode() + b"\n")
             self._input.flush()
         except OSError as problem:
-            raise MeasurementError(f"the session has ended: {self._last_words()}") from problem
+            raise MeasurementError(f"the session has ended: {self._complaint()}") from problem
 
-    def _last_words(self) -> str:
-        self._complaints.seek(0)
-        return last_line(self._complaints.read().decode(errors="replace"))
+    def _complaint(self) -> str:
+        file = self._complaints.fileno()  # pread, for the session writes at the offset that it shares
+        return last_words(os.pread(file, 1 << 20, 0).decode(errors="replace"))
 
     def ask(self, *words: str, limit: float) -> dict[str, Any]:
         """Give a command and wait for its reply.
@@ -108,9 +108,9 @@ class Session:
         try:
             reply = self._replies.get(timeout=limit)
         except queue.Empty:
-            raise MeasurementError(f"{line}: no reply after {limit:g} s: {self._last_words()}") from None
+            raise MeasurementError(f"{line}: no reply after {limit:g} s: {self._complaint()}") from None
         if reply is None:
-            raise MeasurementError(f"{line}: the session ended: {self._last_words()}")
+            raise MeasurementError(f"{line}: the session ended: {self._complaint()}")
         if not reply.get("ok"):
             raise MeasurementError(f"{line}: {reply.get('error') or reply}")
         return reply

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from typing import Any
@@ -30,8 +31,11 @@ def _wait_some(mpi: Any, requests: list[Any]) -> list[int]:
     return list(ended)
 
 
-def carry(size: int) -> float | None:
-    """Carry ``size`` bytes from rank 0 to rank 1; give rank 0 the seconds until all has arrived."""
+def carry(size: int) -> dict[str, Any] | None:
+    """Carry ``size`` bytes from rank 0 to rank 1; give rank 0 the seconds until all has arrived.
+
+    Also the host names of both: on one host, there is no wire.
+    """
     # Probing for fabrics that are not there costs a second of start; must be set before MPI is loaded.
     os.environ.setdefault("OMPI_MCA_btl", "^ofi")
     import mpi4py
@@ -61,15 +65,17 @@ def carry(size: int) -> float | None:
         under_way += 1
     while under_way:
         under_way -= len(_wait_some(MPI, requests))
+    host = socket.gethostname()
     if comm.rank == 1:
-        comm.Send([b"\0", MPI.BYTE], 0, RECEIVED_TAG)
+        comm.Send([host.encode(), MPI.BYTE], 0, RECEIVED_TAG)
         return None
-    comm.Recv([bytearray(1), MPI.BYTE], 1, RECEIVED_TAG)
-    return time.perf_counter() - began
+    other, status = bytearray(256), MPI.Status()
+    comm.Recv([other, MPI.BYTE], 1, RECEIVED_TAG, status)
+    seconds = time.perf_counter() - began
+    return {"size": size, "seconds": seconds, "hosts": [host, other[: status.Get_count()].decode()]}
 
 
 if __name__ == "__main__":
-    bytes_to_carry = int(sys.argv[1])
-    taken = carry(bytes_to_carry)
-    if taken is not None:
-        print(json.dumps({"size": bytes_to_carry, "seconds": taken}), flush=True)
+    carried = carry(int(sys.argv[1]))
+    if carried is not None:
+        print(json.dumps(carried), flush=True)

@@ -30,6 +30,8 @@ _SPREAD = f"{_DIRECTORY}/spread"  # the same file once more: diffuse takes its n
 def _wire(nodes: EmulatedNodes, size: int) -> float:
     command = nodes.mpirun(2, sys.executable, "-m", "scaling_results.wire", str(size))
     reply = json.loads(run(command, LIMIT, nodes.environment).output)
+    if reply["hosts"] != nodes.nodes[:2]:
+        raise MeasurementError(f"the wire's ranks ran on {reply['hosts']}, not on {nodes.nodes[:2]}")
     return float(reply["seconds"])
 
 
@@ -56,6 +58,8 @@ def _repetition(nodes: EmulatedNodes, samples: Samples, repetition: int, size: i
     add(WIRE, _wire(nodes, size))
     with Session(nodes, NODES, _DIRECTORY) as session:
         stores = {row["host"]: row["store"] for row in session.nodes}
+        if sorted(stores) != nodes.nodes[1:]:
+            raise MeasurementError(f"the data servers run on {sorted(stores)}, not on {nodes.nodes[1:]}")
         target = nodes.nodes[1 + repetition % (NODES - 1)]
 
         seconds = session.transfer("put", "--node", target, _SOURCE, "put", size=size, limit=LIMIT)
