@@ -208,7 +208,7 @@ class ChunkWriter:
             )
 
     def bad(self) -> list[tuple[int, int]]:
-        """Return (file, chunk) of the chunks taken in so far whose digest is not the one made at the source."""
+        """Return (file, chunk) of the chunks taken in so far that have a wrong digest."""
         wrong, made, carried = [], self._digests.made, self.layout.carries_digests
         for i, (file, chunk) in enumerate(self.chunks):
             digest = made[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]

@@ -17,7 +17,7 @@ from dft.model import NodeId
 from dft.mpi_engine import MAX_TAG, Engine
 from dft.nodesets import expand, fold
 from dft.progress import Completion, Task, settled
-from dft.streams import Buffers, Stop
+from dft.streams import Buffers, Stop, broadcast_buffers
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Cluster:
         #: Rank 0's buffers, shared by all streams of a command: its memory is bounded by these.
         self.sending = Buffers(segment_size, 2 * window)
         self.receiving = Buffers(segment_size, 2 * window)
-        self.broadcasting = Buffers(segment_size, window)
+        self.broadcasting = broadcast_buffers(segment_size, window)
         self._hosts: dict[int, tuple[str, int]] = {}
         self._all_said_hello: Completion[None] = Completion()
         self._calls: dict[int, tuple[int, Completion[protocol.Message]]] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from dft import protocol
 from dft.chunk_io import ChunkWriter
@@ -24,6 +24,7 @@ from dft.streams import (
     Buffers,
     FailedSink,
     Stop,
+    broadcast_buffers,
     broadcast_stream,
     receive_stream,
     segment_lengths,
@@ -93,6 +94,7 @@ class DataServer:
         store = await self._loop.in_thread(Store, root, request.catalog_id)
         self._store = store
         self._window = request.window
+        self._broadcasting = broadcast_buffers(request.segment_size, request.window)
         self._sending = Buffers(request.segment_size, request.window)
         self._receiving = Buffers(request.segment_size, request.window)
         total, free = store.space()
@@ -157,9 +159,7 @@ class DataServer:
                 writers.append(sink)
             parts.append(BroadcastPart(part.root, part.layout.stream_size, source, sink))
         stop = self._stop_of(request.transfer)
-        error = await broadcast_stream(
-            self._engine, request.group, parts, self._receiving, stop, self._window
-        )
+        error = await broadcast_stream(self._engine, request.group, parts, self._broadcasting, stop)
         self._stops.pop(request.transfer, None)
         if error:
             raise error
@@ -244,7 +244,9 @@ class DataServer:
             self._store.close()
         return protocol.Done(request.call)
 
-    _HANDLERS: dict[type[protocol.Message], Callable[[DataServer, Any], Awaitable[protocol.Message]]] = {
+    _HANDLERS: ClassVar[
+        dict[type[protocol.Message], Callable[[DataServer, Any], Awaitable[protocol.Message]]]
+    ] = {
         protocol.Welcome: _welcome,
         protocol.Receive: _receive,
         protocol.Send: _send_chunks,

@@ -41,9 +41,7 @@ async def broadcast_new(cluster: Cluster, tree: LocalTree, nodes: list[Node]) ->
             rounds = [protocol.Round(0, layout)]
             part = BroadcastPart(0, layout.stream_size, reader, None)
             own = cluster.loop.spawn(
-                broadcast_stream(
-                    cluster.engine, group, [part], cluster.broadcasting, upload.stop, cluster.window
-                )
+                broadcast_stream(cluster.engine, group, [part], cluster.broadcasting, upload.stop)
             )
             await _run(upload, nodes, group, rounds, failures, own)
             keepers = [node for node in nodes if node.rank not in failures]

@@ -153,7 +153,7 @@ class LocalPlacement:
         self._trees: list[staging.StagedTree] = []
 
     def check_free(self, force: bool) -> None:
-        """Raise LocalFileError where a file would be overwritten (unless forced) or a directory is in the way."""
+        """Raise LocalFileError where something is in the way that must not, or cannot, be replaced."""
         if not os.access(self._directory or b".", os.W_OK | os.X_OK):
             raise LocalFileError(f"cannot write to the directory {shown(self._directory or b'.')}")
         free: set[bytes] = set()

@@ -92,8 +92,10 @@ class MetadataServer:
         async def wait() -> None:
             await readable
 
-        if not select.select([fd], [], [], 0)[0]:
-            self._drive(wait(), nap)
+        if select.select([fd], [], [], 0)[0]:
+            # A turn of the loop all the same: a signal or a lost peer must not wait for a slower command.
+            readable.set(None)
+        self._drive(wait(), nap)
 
     def close(self) -> None:
         """Have every data server leave and give the catalog up."""

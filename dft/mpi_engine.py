@@ -57,7 +57,7 @@ class PendingReceive(Completion[int]):
 
 
 class Engine:
-    """This rank's communicators and everything under way on them."""
+    """Own this rank's communicators and everything under way on them."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop

@@ -6,7 +6,7 @@ import glob
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from dft import commands as cmd
 from dft import listing, replies
@@ -283,7 +283,7 @@ class Operations:
     async def _lpwd(self, command: cmd.Lpwd) -> replies.Reply:
         return replies.Text(os.getcwd())
 
-    _HANDLERS: dict[type[Any], Callable[[Operations, Any], Awaitable[replies.Reply]]] = {
+    _HANDLERS: ClassVar[dict[type[Any], Callable[[Operations, Any], Awaitable[replies.Reply]]]] = {
         cmd.Put: _put,
         cmd.PutFrom: _put_from,
         cmd.MPut: _mput,

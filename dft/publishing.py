@@ -236,7 +236,7 @@ async def diffuse_published(cluster: Cluster, entries: list[FileEntry]) -> list[
     upload = Upload.begin(cluster)
     try:
         while moves:
-            # No node sends or receives twice at a time: its buffers are then its own, and none waits in a ring.
+            # No node sends or receives twice at a time: its buffers are its own, and none waits in a ring.
             busy_senders: set[int] = set()
             busy_receivers: set[int] = set()
             now: Moves = {}

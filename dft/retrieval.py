@@ -84,7 +84,7 @@ def _plan(
     holders: dict[tuple[int, int], list[Node]],
     last_error: DftError | None,
 ) -> dict[int, list[tuple[int, int]]]:
-    """Choose a holder for each chunk so that all have the same bytes to send; files stay whole if they can."""
+    """Choose a holder for each chunk so that all holders have about the same bytes to send."""
     load = {node.rank: 0 for node in cluster.nodes}
     plan: dict[int, list[tuple[int, int]]] = {}
     for number, chunk in missing:
@@ -121,7 +121,7 @@ async def _fetch_once(
     make_writer: MakeWriter,
     fresh: bool,
 ) -> list[tuple[Node, int, int, DftError]]:
-    """Run one stream from each node of the plan; return (node, entry, chunk, why) of what did not come well."""
+    """Run one stream from each node of the plan; return (node, entry, chunk, why) of what failed."""
     transfer, stop = cluster.new_transfer()
     window = cluster.window_for(len(plan))
     tasks: list[Task[Any]] = []
@@ -182,10 +182,10 @@ class _MemoryFile:
         return os.dup(self.descriptor), False
 
     def close(self, file: int, descriptor: int) -> None:
-        """The block is read through ``descriptor``."""
+        """Nothing to do: the block is read through ``descriptor``."""
 
     def make_directory(self, file: int) -> None:
-        """A directory has nothing to show."""
+        """Nothing to do: a directory has nothing to show."""
 
 
 async def stream_out(

@@ -24,14 +24,14 @@ from dft.chunk_io import ChunkReader, ChunkWriter
 from dft.errors import CorruptChunk, DftError, StoreError, StoreFull
 from dft.locks import OwnerLock
 from dft.manifest import read_manifest, with_digests, write_manifest
-from dft.model import FileEntry, Layout, NodeId, runs_of
+from dft.model import ChunkRun, FileEntry, Layout, NodeId, runs_of
 from dft.names import shown
 
 FORMAT = 1
 
 
 def default_root() -> str:
-    """The store of a user who named none: a directory of theirs under this node's temporary directory."""
+    """Return the store of a user who named none: a directory of theirs in this node's temporary one."""
     return os.path.join(os.environ.get("TMPDIR", "/tmp"), f"dft-{os.getuid()}")
 
 
@@ -108,7 +108,7 @@ class Store:
         return node_id
 
     def path(self, *parts: bytes) -> bytes:
-        """A path below the store."""
+        """Return a path below the store."""
         return os.path.join(self._root, *parts)
 
     def space(self) -> tuple[int, int]:
@@ -149,11 +149,11 @@ class Store:
         staging.remove_tree(self.path(b"incoming", b"%016x" % transfer))
 
     def object_path(self, entry: FileEntry) -> bytes:
-        """Where the chunks of a file lie that is not here as a whole."""
+        """Return where the chunks of a file lie that is not here as a whole."""
         return self.path(b"objects", b"%016x" % entry.file_id)
 
     def file_path(self, name: bytes) -> bytes:
-        """Where a whole file lies."""
+        """Return where a whole file lies."""
         return self.path(b"files", name)
 
     def reader(self, layout: Layout) -> ChunkReader:
@@ -177,7 +177,8 @@ class Store:
                 entry = layout.files[run.file]
                 files[entry.file_id] = entry
                 chunks.setdefault(entry.file_id, set()).update(range(run.first, run.first + run.count))
-        listed, runs = [], []
+        listed: list[FileEntry] = []
+        runs: list[ChunkRun] = []
         for file_id, entry in sorted(files.items(), key=lambda item: item[1].name):
             if os.path.lexists(self.file_path(entry.name)) or os.path.lexists(self.object_path(entry)):
                 runs += runs_of(len(listed), sorted(chunks[file_id]))

@@ -76,6 +76,15 @@ class Stop:
         self.reason = self.reason or reason
 
 
+def broadcast_buffers(segment_size: int, window: int) -> Buffers:
+    """Make the buffers of a broadcast: twice the window of segments a quarter as long.
+
+    A chain of p ranks is p - 1 segments long before its last rank gets anything, so short ones win; below
+    a quarter of a MiB the calls cost more than that (ADR 0004).
+    """
+    return Buffers(max(1, segment_size // 4), 2 * window)
+
+
 class Buffers:
     """Page-aligned buffers of one segment, reused for the life of the rank, at most ``count`` at a time."""
 
@@ -258,18 +267,18 @@ async def broadcast_stream(
     parts: Sequence[BroadcastPart],
     buffers: Buffers,
     stop: Stop,
-    window: int,
 ) -> DftError | None:
     """Take part in a broadcast of all parts in order; every rank of the group does.
 
     Returns this rank's own error (its source or its sink), or a ProtocolError where another rank broke
-    off.  A root that cannot go on marks its next segments as aborted; since no rank can have posted
-    more than a window beyond a segment that it has not seen, all stop exactly one window later.
+    off.  The window is the number of buffers, which are the broadcast's alone.  A root that cannot go on
+    marks its next segments as aborted; since no rank can have posted more than a window beyond a segment
+    that it has not seen, all stop exactly one window later.
     """
     segments = [
         (part, length) for part in parts for length in segment_lengths(part.size, buffers.segment_size)
     ]
-    end = len(segments)
+    end, window = len(segments), buffers.count
     writers = {id(part): _Writer(engine.loop, part.sink, lambda error: None) for part in parts}
     in_flight: deque[tuple[int, memoryview, Completion[int]]] = deque()
     own_error: DftError | None = None
