@@ -20,6 +20,13 @@ from dft.pieces import Piece, PieceWalk
 ErrorMap = Callable[[OSError, int], DftError]
 
 
+#: Bytes up to which a whole file is read or written by one call.
+SMALL_FILE = 64 << 10
+
+#: A piece that begins with this many zero bytes is looked at whole, and left as a hole if all are zero.
+_PROBE = bytes(512)
+
+
 class ChunkDigests:
     """Digests of the chunks of a stream, made piece by piece."""
 
@@ -52,6 +59,9 @@ class InputFiles(Protocol):
 
     def close(self, file: int, descriptor: int) -> None:
         """All of this stream's bytes of the file were read; DftError if it changed meanwhile."""
+
+    def read_whole(self, file: int, data: memoryview) -> int:
+        """Read a small file whole; return the number of bytes that there were, at most the buffer's."""
 
 
 class ChunkReader:
@@ -88,6 +98,12 @@ class ChunkReader:
     def _read_piece(self, piece: Piece, data: memoryview) -> None:
         if not piece.length:
             return
+        if piece.is_file and piece.length <= SMALL_FILE:
+            if self._files.read_whole(piece.file, data) != piece.length:
+                raise OSError("it has become shorter")
+            if self._carries_digests:
+                self._digests.update(data, True)
+            return
         if piece.file != self._file:
             self._close_file()
             self._descriptor = self._files.open(piece.file)
@@ -96,7 +112,7 @@ class ChunkReader:
         while filled < piece.length:
             count = os.preadv(self._descriptor, [data[filled:]], piece.offset + filled)
             if not count:
-                raise OSError(f"it ends at byte {piece.offset + filled}: it shrank")
+                raise OSError("it has become shorter")
             filled += count
         if self._carries_digests:
             self._digests.update(data, piece.ends_chunk)
@@ -122,10 +138,6 @@ class ChunkReader:
             self._descriptor = -1
 
 
-#: A piece that begins with this many zero bytes is looked at whole, and left as a hole if all are zero.
-_PROBE = bytes(512)
-
-
 class OutputFiles(Protocol):
     """Gives a writer its files, by their number in the layout; what goes wrong is an OSError."""
 
@@ -135,8 +147,14 @@ class OutputFiles(Protocol):
     def close(self, file: int, descriptor: int) -> None:
         """All of this stream's bytes for the file were written."""
 
+    def write_whole(self, file: int, data: memoryview) -> None:
+        """Create a small file with all its bytes."""
+
     def make_directory(self, file: int) -> None:
         """Create a directory of the layout."""
+
+    def finish(self) -> None:
+        """Let go of what is kept open between files; more may be opened later."""
 
 
 class ChunkWriter:
@@ -171,6 +189,11 @@ class ChunkWriter:
         self._expected += buffer[payload:]
 
     def _write_piece(self, piece: Piece, data: memoryview) -> None:
+        if piece.is_file and piece.length <= SMALL_FILE:
+            self._digests.update(data, True)
+            self.chunks.append((piece.file, 0))
+            self._files.write_whole(piece.file, data)
+            return
         if piece.file != self._file:
             self._close_file()
             if self.layout.files[piece.file].kind == KIND_DIRECTORY:
@@ -229,5 +252,6 @@ class ChunkWriter:
         """Let go of an open file; safe at any time."""
         try:
             self._close_file()
+            self._files.finish()
         except OSError as problem:
             raise self._as_error(problem, max(self._file, 0)) from problem

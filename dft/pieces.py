@@ -11,7 +11,8 @@ class Piece(NamedTuple):
     """A part of one chunk in the caller's buffer, or (length 0) a file without bytes.
 
     file: its number in the layout.  offset: bytes, in the file.  start, length: bytes, in the buffer.
-    chunk: its number in the file, -1 where there is none.  ends_chunk, ends_run: whether it is the last one.
+    chunk: its number in the file, -1 where there is none.  ends_chunk: whether it is the chunk's last.
+    is_file: whether it is a whole file of one chunk.
     """
 
     file: int
@@ -20,7 +21,7 @@ class Piece(NamedTuple):
     length: int
     chunk: int
     ends_chunk: bool
-    ends_run: bool
+    is_file: bool
 
 
 class PieceWalk:
@@ -37,27 +38,34 @@ class PieceWalk:
         A file without bytes comes with the first call that reaches it, at the end of the stream with
         ``advance(0)``.
         """
-        layout, pieces, start = self._layout, [], 0
-        runs, files = layout.runs, layout.files
+        pieces: list[Piece] = []
+        start = 0
+        runs, files = self._layout.runs, self._layout.files
         while self._run < len(runs):
-            run = runs[self._run]
-            entry = files[run.file]
-            offset = run.first * entry.chunk_size + self._consumed
-            end = min(entry.size, (run.first + run.count) * entry.chunk_size)
+            file, first, count = (run := runs[self._run]).file, run.first, run.count
+            entry = files[file]
+            file_size, chunk_size = entry.size, entry.chunk_size
+            if count == 1 and file_size <= chunk_size and file_size <= size - start and not self._consumed:
+                # The common case of a tree of small files.
+                pieces.append(Piece(file, 0, start, file_size, 0, True, True))
+                start += file_size
+                self._run += 1
+                continue
+            offset = first * chunk_size + self._consumed
+            end = min(file_size, (first + count) * chunk_size)
             if offset >= end:
-                pieces.append(Piece(run.file, 0, start, 0, -1, False, True))
+                pieces.append(Piece(file, 0, start, 0, -1, False, False))
                 self._run += 1
                 continue
             if start == size:
                 break
-            chunk = offset // entry.chunk_size
-            chunk_end = min(end, (chunk + 1) * entry.chunk_size)
+            chunk = offset // chunk_size
+            chunk_end = min(end, (chunk + 1) * chunk_size)
             length = min(chunk_end - offset, size - start)
-            ends_chunk, ends_run = offset + length == chunk_end, offset + length == end
-            pieces.append(Piece(run.file, offset, start, length, chunk, ends_chunk, ends_run))
+            pieces.append(Piece(file, offset, start, length, chunk, offset + length == chunk_end, False))
             start += length
             self._consumed += length
-            if ends_run:
+            if offset + length == end:
                 self._run += 1
                 self._consumed = 0
         return pieces

@@ -16,16 +16,16 @@ def choose_nodes(sizes: Sequence[int], free: Sequence[int], rng: random.Random) 
     file, its bytes then no longer counted as free.  Raises StoreFull when a file fits nowhere.
     """
     left = list(free)
-    chosen = []
-    for size in sizes:
-        weights = [max(0, space) if space >= size else 0 for space in left]
-        if not any(weights):
-            if size or not left:
-                raise StoreFull(f"no node has {size} bytes free (the most is {max(left, default=0)})")
-            weights = [1] * len(left)
-        node = rng.choices(range(len(left)), weights)[0]
-        left[node] -= size
-        chosen.append(node)
+    nodes = range(len(left))
+    # One draw for all, since files are mostly small beside the space: only where one does not fit, another.
+    chosen = rng.choices(nodes, left if any(left) else [1] * len(left), k=len(sizes))
+    for i, size in enumerate(sizes):
+        if size > left[chosen[i]]:
+            able = [node for node in nodes if left[node] >= size]
+            if not able:
+                raise StoreFull(f"no node has {size} bytes free (the most is {max(left)})")
+            chosen[i] = rng.choices(able, [left[node] for node in able])[0]
+        left[chosen[i]] -= size
     return chosen
 
 

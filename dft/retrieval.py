@@ -184,6 +184,12 @@ class _MemoryFile:
     def close(self, file: int, descriptor: int) -> None:
         """Nothing to do: the block is read through ``descriptor``."""
 
+    def write_whole(self, file: int, data: memoryview) -> None:
+        os.pwrite(self.descriptor, data, 0)
+
+    def finish(self) -> None:
+        """Nothing to do: nothing else is open."""
+
     def make_directory(self, file: int) -> None:
         """Nothing to do: a directory has nothing to show."""
 

@@ -6,10 +6,18 @@ where it belongs, whole directories at once where nothing is in the way.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 
 from dft.model import KIND_DIRECTORY, FileEntry, Layout
+
+
+def _current_umask() -> int:
+    """Ask for the process's umask, which can only be had by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 class StagedTree:
@@ -30,11 +38,16 @@ class StagedTree:
         self.in_parts = set(range(len(paths))) - whole
         #: Whether nothing was ever written to these files, so that zeros need not be.
         self.fresh = True
+        # The bits that open() would not set.
+        self._masked = _current_umask() | 0o7000
+        # The directory of the last small file: the next one mostly goes there as well.
+        self._directory = b"/"
+        self._directory_fd = -1
         os.makedirs(root, mode=0o700, exist_ok=True)
 
-    def _directory(self, path: bytes) -> None:
+    def _make_directory(self, path: bytes) -> None:
         if path not in self._made:
-            self._directory(os.path.dirname(path))
+            self._make_directory(os.path.dirname(path))
             os.makedirs(os.path.join(self.root, path), exist_ok=True)
             self._made.add(path)
 
@@ -44,7 +57,7 @@ class StagedTree:
     def open(self, file: int) -> tuple[int, bool]:
         """Open a file of the tree for writing, with its directories."""
         path = self._paths[file]
-        self._directory(os.path.dirname(path))
+        self._make_directory(os.path.dirname(path))
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         return os.open(os.path.join(self.root, path), flags, 0o600), self.fresh
 
@@ -58,9 +71,38 @@ class StagedTree:
             os.fchmod(descriptor, self._mode(entry))
             os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
 
+    def write_whole(self, file: int, data: memoryview) -> None:
+        """Create a small file with all its bytes, mode and time, in four system calls."""
+        entry = self._files[file]
+        directory, _, base = self._paths[file].rpartition(b"/")
+        if directory != self._directory:
+            self._make_directory(directory)
+            self.finish()
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            self._directory_fd = os.open(os.path.join(self.root, directory), flags)
+            self._directory = directory
+        mode = self._mode(entry)
+        # Without O_EXCL or O_TRUNC: a retry may come upon what it wrote, which has the same size.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(base, flags, mode, dir_fd=self._directory_fd)
+        try:
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, "no space left on device")
+            if mode & self._masked:
+                os.fchmod(descriptor, mode)
+            os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(descriptor)
+
     def make_directory(self, file: int) -> None:
         """Create a directory of the layout."""
-        self._directory(self._paths[file])
+        self._make_directory(self._paths[file])
+
+    def finish(self) -> None:
+        """Let go of what was kept open from one file to the next."""
+        if self._directory_fd >= 0:
+            os.close(self._directory_fd)
+            self._directory, self._directory_fd = b"/", -1
 
     def finish_parts(self) -> None:
         """Give the files that came in parts their mode and time."""

@@ -222,6 +222,13 @@ class _StoredFiles:
     def close(self, file: int, descriptor: int) -> None:
         """Nothing to check: whoever receives the chunks does."""
 
+    def read_whole(self, file: int, data: memoryview) -> int:
+        descriptor = self.open(file)
+        try:
+            return os.readv(descriptor, [data])
+        finally:
+            os.close(descriptor)
+
 
 class Stage:
     """What one transfer has brought to a store so far."""
@@ -259,13 +266,12 @@ class Stage:
         if os.path.isdir(objects := os.path.join(self._root, b"objects")):
             staging.merge(objects, self._store.path(b"objects"))
         manifests = sorted(name for name in os.listdir(self._root) if name.startswith(b"manifest-"))
+        in_objects = set(os.listdir(self._store.path(b"objects")))
         partial: dict[int, FileEntry] = {}
         for name in manifests:
             path = os.path.join(self._root, name)
-            layout = read_manifest(path)
-            for run in layout.runs:
-                entry = layout.files[run.file]
-                if os.path.lexists(self._store.object_path(entry)):
+            for entry in read_manifest(path).files if in_objects else ():
+                if b"%016x" % entry.file_id in in_objects:
                     partial[entry.file_id] = entry
             number = name.removeprefix(b"manifest-")
             os.rename(path, self._store.path(b"manifests", b"%016x-%s" % (self._transfer, number)))
@@ -316,6 +322,12 @@ class _IncomingFiles:
     def close(self, file: int, descriptor: int) -> None:
         if file not in self._tree.in_parts:
             self._tree.close(file, descriptor)
+
+    def write_whole(self, file: int, data: memoryview) -> None:
+        self._tree.write_whole(file, data)
+
+    def finish(self) -> None:
+        self._tree.finish()
 
     def make_directory(self, file: int) -> None:
         self._tree.make_directory(file)
