@@ -18,13 +18,14 @@ import errno
 import json
 import os
 import uuid
+from collections.abc import Iterable
 
 from dft import staging
 from dft.chunk_io import ChunkReader, ChunkWriter
 from dft.errors import CorruptChunk, DftError, StoreError, StoreFull
 from dft.locks import OwnerLock
-from dft.manifest import read_manifest, with_digests, write_manifest
-from dft.model import ChunkRun, FileEntry, Layout, NodeId, runs_of
+from dft.manifest import entry_with, read_manifest, with_digests, write_manifest
+from dft.model import DIGEST_SIZE, ChunkRun, FileEntry, Layout, NodeId, runs_of
 from dft.names import shown
 
 FORMAT = 1
@@ -171,37 +172,49 @@ class Store:
         """Return every file of which chunks are here, and their runs, as the manifests and the disk say."""
         files: dict[int, FileEntry] = {}
         chunks: dict[int, set[int]] = {}
-        for path in self._manifests():
+        digests: dict[int, bytearray] = {}
+        for path in self.manifests():
             layout = read_manifest(path)
             for run in layout.runs:
                 entry = layout.files[run.file]
                 files[entry.file_id] = entry
                 chunks.setdefault(entry.file_id, set()).update(range(run.first, run.first + run.count))
+                # A manifest is sure to know the digests of its own chunks only.
+                known = digests.setdefault(entry.file_id, bytearray(entry.digests))
+                own = slice(run.first * DIGEST_SIZE, (run.first + run.count) * DIGEST_SIZE)
+                known[own] = entry.digests[own]
         listed: list[FileEntry] = []
         runs: list[ChunkRun] = []
         for file_id, entry in sorted(files.items(), key=lambda item: item[1].name):
             if os.path.lexists(self.file_path(entry.name)) or os.path.lexists(self.object_path(entry)):
                 runs += runs_of(len(listed), sorted(chunks[file_id]))
-                listed.append(entry)
+                listed.append(entry_with(entry, bytes(digests[file_id])))
         return Layout(listed, runs)
 
-    def held_chunks(self, file_id: int) -> set[int]:
-        """Return the chunks of one file that published manifests claim."""
-        chunks: set[int] = set()
-        for path in self._manifests():
-            layout = read_manifest(path)
-            for run in layout.runs:
-                if layout.files[run.file].file_id == file_id:
-                    chunks.update(range(run.first, run.first + run.count))
-        return chunks
+    def held_chunks(self, files: Iterable[int]) -> dict[int, set[int]]:
+        """Return the chunks that published manifests claim of some files, by file id."""
+        return _claimed_chunks(self.manifests(), files)
 
-    def _manifests(self) -> list[bytes]:
+    def manifests(self, beginning: bytes = b"") -> list[bytes]:
+        """Return the paths of the published manifests, those whose names begin so."""
         directory = self.path(b"manifests")
-        return [os.path.join(directory, name) for name in sorted(os.listdir(directory))]
+        names = sorted(os.listdir(directory))
+        return [os.path.join(directory, name) for name in names if name.startswith(beginning)]
 
     def close(self) -> None:
         """Give the store up."""
         self._lock.release()
+
+
+def _claimed_chunks(manifests: list[bytes], files: Iterable[int]) -> dict[int, set[int]]:
+    chunks: dict[int, set[int]] = {file_id: set() for file_id in files}
+    for path in manifests:
+        layout = read_manifest(path)
+        for run in layout.runs:
+            claimed = chunks.get(layout.files[run.file].file_id)
+            if claimed is not None:
+                claimed.update(range(run.first, run.first + run.count))
+    return chunks
 
 
 class _StoredFiles:
@@ -243,7 +256,7 @@ class Stage:
     def writer(self, layout: Layout) -> ChunkWriter:
         """Make the sink for one stream of this transfer."""
         try:
-            files = _IncomingFiles(self._store, self._root, layout)
+            files = _IncomingFiles(self._root, layout)
         except OSError as problem:
             raise store_error(problem, self._store.root) from problem
         return ChunkWriter(layout, files, lambda problem, file: store_error(problem, self._store.root))
@@ -263,26 +276,52 @@ class Stage:
             return
         if os.path.isdir(tree := os.path.join(self._root, b"tree")):
             staging.merge(tree, self._store.path(b"files"))
+        incoming = [name for name in os.listdir(self._root) if name.startswith(b"manifest-")]
         if os.path.isdir(objects := os.path.join(self._root, b"objects")):
+            self._complement(objects, [os.path.join(self._root, name) for name in incoming])
             staging.merge(objects, self._store.path(b"objects"))
-        manifests = sorted(name for name in os.listdir(self._root) if name.startswith(b"manifest-"))
+        for name in incoming:
+            target = b"%016x-%s" % (self._transfer, name.removeprefix(b"manifest-"))
+            os.rename(os.path.join(self._root, name), self._store.path(b"manifests", target))
         in_objects = set(os.listdir(self._store.path(b"objects")))
         partial: dict[int, FileEntry] = {}
-        for name in manifests:
-            path = os.path.join(self._root, name)
-            for entry in read_manifest(path).files if in_objects else ():
+        # Those that an earlier try moved count as well: it may have ended before it came to their files.
+        for path in self._store.manifests(b"%016x-" % self._transfer) if in_objects else ():
+            for entry in read_manifest(path).files:
                 if b"%016x" % entry.file_id in in_objects:
                     partial[entry.file_id] = entry
-            number = name.removeprefix(b"manifest-")
-            os.rename(path, self._store.path(b"manifests", b"%016x-%s" % (self._transfer, number)))
-        for entry in partial.values():
-            self._complete(entry)
+        held = self._store.held_chunks(partial) if partial else {}
+        for file_id, entry in partial.items():
+            if len(held[file_id]) == entry.chunk_count:
+                self._complete(entry)
         staging.remove_tree(self._root)
 
-    def _complete(self, entry: FileEntry) -> None:
-        """Turn a file's object into a plain file once all its chunks are here."""
-        if len(self._store.held_chunks(entry.file_id)) < entry.chunk_count:
+    def _complement(self, objects: bytes, manifests: list[bytes]) -> None:
+        """Copy chunks that are here already into the staged objects that are about to replace theirs."""
+        entries = {entry.file_id: entry for path in manifests for entry in read_manifest(path).files}
+        replacing: dict[int, bytes] = {}
+        for name in os.listdir(objects):
+            if int(name, 16) not in entries:
+                os.unlink(os.path.join(objects, name))
+            elif os.path.lexists(self._store.path(b"objects", name)):
+                replacing[int(name, 16)] = name
+        if not replacing:
             return
+        brought, held = _claimed_chunks(manifests, replacing), self._store.held_chunks(replacing)
+        for file_id, name in replacing.items():
+            source = os.open(self._store.path(b"objects", name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                target = os.open(os.path.join(objects, name), os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    for chunk in sorted(held[file_id] - brought[file_id]):
+                        _copy_chunk(source, target, entries[file_id], chunk)
+                finally:
+                    os.close(target)
+            finally:
+                os.close(source)
+
+    def _complete(self, entry: FileEntry) -> None:
+        """Turn a file's object, of which all chunks are here, into a plain file."""
         source, target = self._store.object_path(entry), self._store.file_path(entry.name)
         if os.path.lexists(target):
             # It came whole beside the parts that were here.
@@ -295,14 +334,24 @@ class Stage:
         os.rename(source, target)
 
 
+def _copy_chunk(source: int, target: int, entry: FileEntry, chunk: int) -> None:
+    """Copy a chunk between two objects of a file, block by block; zeros stay holes."""
+    offset = chunk * entry.chunk_size
+    end = offset + entry.chunk_length(chunk)
+    while offset < end:
+        block = os.pread(source, min(1 << 20, end - offset), offset)
+        if not block:
+            break  # whoever reads the chunk will find it short
+        offset += os.pwrite(target, block, offset) if block.strip(b"\0") else len(block)
+
+
 class _IncomingFiles:
     """Opens files for one stream: whole new ones in the staged tree, parts as objects.
 
-    Chunks for an object that is in the store already are written in place: no manifest claims them yet.
+    Nothing that is published is written to: what comes may turn out to be damaged.
     """
 
-    def __init__(self, store: Store, root: bytes, layout: Layout) -> None:
-        self._store = store
+    def __init__(self, root: bytes, layout: Layout) -> None:
         self._layout = layout
         self._objects = os.path.join(root, b"objects")
         paths = [entry.name for entry in layout.files]
@@ -311,16 +360,15 @@ class _IncomingFiles:
     def open(self, file: int) -> tuple[int, bool]:
         if file not in self._tree.in_parts:
             return self._tree.open(file)
-        path = self._store.object_path(self._layout.files[file])
-        fresh = not os.path.lexists(path)
-        if fresh:
-            os.makedirs(self._objects, exist_ok=True)
-            path = os.path.join(self._objects, os.path.basename(path))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(path, flags, 0o600), fresh
+        os.makedirs(self._objects, exist_ok=True)
+        path = os.path.join(self._objects, b"%016x" % self._layout.files[file].file_id)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), True
 
     def close(self, file: int, descriptor: int) -> None:
-        if file not in self._tree.in_parts:
+        if file in self._tree.in_parts:
+            # Zeros at its end were skipped, and are there to be read all the same.
+            os.ftruncate(descriptor, self._layout.files[file].size)
+        else:
             self._tree.close(file, descriptor)
 
     def write_whole(self, file: int, data: memoryview) -> None:
