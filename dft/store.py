@@ -44,6 +44,14 @@ def store_error(problem: OSError, path: str) -> DftError:
     return StoreError(f"the store {path} failed: {text}")
 
 
+def _make_private(path: str) -> None:
+    """Make a directory, and those above it that are missing, for this user only."""
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        _make_private(parent)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+
+
 class Store:
     """An open store, owned by this process alone until ``close``."""
 
@@ -54,8 +62,10 @@ class Store:
         """
         self.root = root
         self._root = os.fsencode(root)
+        if "\N{REPLACEMENT CHARACTER}" in self._root.decode(errors="replace"):
+            raise StoreError(f"the store {shown(self._root)} is not UTF-8; give another --store")
         try:
-            os.makedirs(root, mode=0o700, exist_ok=True)
+            _make_private(root)
             for part in ("files", "objects", "manifests", "incoming"):
                 os.makedirs(os.path.join(root, part), exist_ok=True)
         except OSError as problem:
