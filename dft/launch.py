@@ -60,6 +60,8 @@ def _pump(child: subprocess.Popen[bytes]) -> None:
         while data := os.read(0, 65536):
             child.stdin.write(data)
             child.stdin.flush()
+        # mpirun of Open MPI 5.0 keeps the end of its input to itself: it is said in words.
+        child.stdin.write(b"\nquit\n")
         child.stdin.close()
     except OSError:
         pass  # the session has ended
