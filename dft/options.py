@@ -22,8 +22,6 @@ Usage:
   dft [options]
   dft [options] --script FILE
   dft [options] -c COMMANDS
-  dft -h | --help
-  dft --version
 
 Under mpirun (mpirun -np N dft) rank 0 is the metadata server and takes the commands, every other rank
 is a data server. Without mpirun dft starts itself on this machine.
