@@ -1,0 +1,129 @@
+"""What the tests of whole sessions look at: nodes and their stores, complaints, what was left behind."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Completed, Run, Sandbox, tree_digest
+
+HOST = os.uname().nodename
+#: Sizes that make several segments of each chunk, none of them a power of two.
+SMALL = ("--chunk-size", "64K", "--segment-size", "10007")
+#: Settings under which half a gigabyte takes long enough to be interrupted.
+SLOW = ("--chunk-size", "1M", "--segment-size", "4K", "--window", "2")
+SLOW_SIZE = 512 << 20
+
+
+def node(rank: int) -> str:
+    """The name of the node that is ``rank``, several being on this host."""
+    return f"{HOST}#{rank}"
+
+
+def store_of(dft: Sandbox, rank: int) -> Path:
+    """The store of the node that is ``rank``: the first has the directory itself."""
+    return dft.store if rank == 1 else dft.store / f"server-{rank - 1}"
+
+
+def stores(dft: Sandbox, ranks: Sequence[int] = (1, 2, 3)) -> dict[int, Path]:
+    """The stores by rank, those that were made."""
+    return {rank: store_of(dft, rank) for rank in ranks if store_of(dft, rank).exists()}
+
+
+def complaints(stderr: str) -> list[str]:
+    """The lines that dft, not mpirun, wrote on standard error."""
+    assert "Traceback" not in stderr, stderr
+    return [line for line in stderr.splitlines() if line.startswith("dft:")]
+
+
+def one_complaint(done: Completed, code: int, *words: str) -> str:
+    """Return the single line that a failed run complained with; it holds all words."""
+    lines = complaints(done.stderr)
+    assert len(lines) == 1, done
+    assert done.returncode == code, done
+    for word in words:
+        assert word in lines[0], done
+    return lines[0]
+
+
+def complaint_of(run: Run, line: str, timeout: float = 30) -> str:
+    """Type a command that fails in a session that goes on; return its single line of complaint."""
+    before = len(run.stderr)
+    out = run.do(line, timeout)
+    # What rank 0 wrote before its prompt may come through mpirun's other pipe a little later.
+    run.do("lpwd")
+    lines = complaints(run.stderr[before:])
+    assert len(lines) == 1, f"{line}: {run.stderr[before:]!r}, {out!r}"
+    return lines[0]
+
+
+def quit_session(run: Run, code: int = 0) -> Completed:
+    """End a session in order."""
+    run.send("quit")
+    done = run.wait(10)
+    assert done.returncode == code, done
+    return done
+
+
+def script(dft: Sandbox, *lines: str, args: Sequence[str] = (), **how: Any) -> list[dict[str, Any]]:
+    """Run lines with ``--json``; they all succeed; return the replies."""
+    return dft.script(*lines, args=("--json", *args), **how).ok().replies
+
+
+def held(dft: Sandbox, rank: int) -> dict[bytes, tuple[str, str, int, int]]:
+    """Describe the complete files that a node shows."""
+    return tree_digest(store_of(dft, rank) / "files")
+
+
+def files_of(tree: dict[bytes, tuple[str, str, int, int]]) -> dict[bytes, tuple[str, int]]:
+    """Reduce a description to the files' digests and times."""
+    return {name: (found[1], found[3]) for name, found in tree.items() if found[0] == "file"}
+
+
+def left_behind(dft: Sandbox) -> list[Path]:
+    """What no command, failed or not, may leave: half transfers and half files."""
+    found = [path for store in stores(dft).values() for path in (store / "incoming").glob("*")]
+    return found + list(dft.home.rglob(".dft-*"))
+
+
+def state(dft: Sandbox) -> dict[str, Any]:
+    """Describe all that a failed command must leave alone: local files and the stores' files."""
+    found: dict[str, Any] = {"work": tree_digest(dft.work)}
+    for rank, store in stores(dft).items():
+        for part in ("files", "objects", "manifests", "incoming"):
+            if (store / part).is_dir():
+                found[f"{rank}/{part}"] = tree_digest(store / part)
+    return found
+
+
+def sparse_file(path: Path, size: int, pieces: dict[int, bytes] | None = None) -> Path:
+    """Make a file that is a hole but for pieces of data at offsets."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset, data in (pieces or {}).items():
+            file.seek(offset)
+            file.write(data)
+    return path
+
+
+def quoted(path: Path | str) -> str:
+    """Quote a path for a command line of dft."""
+    return shlex.quote(str(path))
+
+
+def without_privilege(dft: Sandbox) -> Sandbox:
+    """Make root, if that is who runs the tests, heed the modes of files; skip where that cannot be."""
+    if os.getuid() != 0:
+        return dft
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is needed to give root's privileges up")
+    drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    text = f"import os, sys; os.execvp('setpriv', {drop} + [sys.executable, '-m', 'dft'] + sys.argv[1:])"
+    return replace(dft, module=("-c", text))
