@@ -339,7 +339,7 @@ def decode(wire: bytes | bytearray | memoryview) -> Message:
     kind = _KINDS[number].__name__
     try:
         message = _DECODERS[number].decode(memoryview(wire)[HEADER_SIZE:])
-    except msgspec.MsgspecError as problem:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
         raise ProtocolError(f"a {kind} message is malformed: {problem}") from problem
     try:
         message.check()
@@ -351,8 +351,11 @@ def decode(wire: bytes | bytearray | memoryview) -> Message:
 def fault(call: int, problem: BaseException) -> Fault:
     """Wrap an error as the reply to a request; what is not a DftError becomes an InternalError."""
     if isinstance(problem, DftError):
-        return Fault(call, type(problem).__name__, problem.message)
-    return Fault(call, InternalError.__name__, f"{type(problem).__name__}: {problem}")
+        kind, text = type(problem).__name__, problem.message
+    else:
+        kind, text = InternalError.__name__, f"{type(problem).__name__}: {problem}"
+    # A path in it may hold bytes that are not UTF-8, which no message can.
+    return Fault(call, kind, text.encode(errors="backslashreplace").decode())
 
 
 def raise_fault(reply: Fault, node: str) -> DftError:

@@ -1,0 +1,209 @@
+"""Messages: what one rank says is what the other reads, and anything else is a ProtocolError."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dft import protocol
+from dft.errors import FAULTS, DftError, InternalError, NameTaken, ProtocolError
+from dft.model import FileEntry, Layout
+from dft.protocol import HEADER_SIZE, Message, Request, Round, decode, encode
+from tests.unit.builders import cases, small_names
+
+KINDS: tuple[type[Message], ...] = (*get_args(Request), *get_args(protocol.Reply))
+
+int64 = st.integers(-(2**63), 2**63 - 1)
+layouts = cases().map(lambda case: case.layout)
+entries = st.lists(layouts, max_size=2).map(lambda some: [entry for one in some for entry in one.files])
+by_type: dict[Any, st.SearchStrategy[Any]] = {
+    int: int64,
+    bool: st.booleans(),
+    str: st.text(max_size=20),
+    bytes: st.binary(max_size=40),
+    Layout: layouts,
+    list[int]: st.lists(int64, max_size=5),
+    list[FileEntry]: entries,
+    list[tuple[bytes, str]]: st.lists(st.tuples(st.binary(max_size=9), st.text(max_size=9)), max_size=3),
+}
+special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
+    (protocol.Welcome, "index_on_host"): st.integers(0, 2**20 - 1),
+    (protocol.Welcome, "window"): st.integers(1, 2**16),
+    (protocol.Welcome, "segment_size"): st.integers(1, 2**31 - 1),
+}
+
+
+@st.composite
+def broadcasts(draw: Any) -> Message:
+    group = draw(st.lists(st.integers(0, 2**31), min_size=1, max_size=5, unique=True))
+    rounds = draw(st.lists(st.builds(Round, st.sampled_from(group), layouts), max_size=3))
+    return protocol.Broadcast(draw(int64), draw(int64), group, rounds, draw(st.booleans()))
+
+
+@st.composite
+def places(draw: Any) -> Message:
+    files = draw(entries)
+    paths = [draw(st.just(b"") | small_names) for _ in files]
+    return protocol.Place(draw(int64), b"/" + draw(st.binary(max_size=9)), files, paths)
+
+
+def of_kind(kind: type[Message]) -> st.SearchStrategy[Message]:
+    if kind is protocol.Broadcast:
+        return broadcasts()
+    if kind is protocol.Place:
+        return places()
+    fields = msgspec.structs.fields(kind)
+    return st.builds(kind, *(special.get((kind, field.name), by_type.get(field.type)) for field in fields))
+
+
+messages = st.sampled_from(KINDS).flatmap(of_kind)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_kind_comes_back_as_it_was(kind: type[Message]) -> None:
+    @given(of_kind(kind))
+    @settings(max_examples=25)
+    def check(message: Message) -> None:
+        wire = encode(message)
+        for form in (wire, bytes(wire), memoryview(wire)):
+            back = decode(form)
+            assert type(back) is kind
+            assert back == message
+
+    check()
+
+
+def decoded(wire: bytes) -> Message | None:
+    """A message, or None where it is refused: nothing else may come out."""
+    try:
+        message = decode(wire)
+    except ProtocolError as problem:
+        assert "\n" not in problem.message
+        return None
+    message.check()
+    return message
+
+
+def with_header(kind: int, body: bytes, magic: bytes = b"dft1", version: int = 1) -> bytes:
+    return struct.pack("<4sHHQ", magic, version, kind, len(body)) + body
+
+
+trees = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.binary(max_size=9)
+    | st.text(max_size=9),
+    lambda inside: st.lists(inside, max_size=8) | st.dictionaries(st.text(max_size=3), inside, max_size=3),
+)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(data: bytes) -> None:
+    decoded(data)
+
+
+@given(st.integers(0, 30), st.binary(max_size=100) | trees.map(msgspec.msgpack.encode))
+@example(12, b"\x92\x01" + b"\x91" * 100_000 + b"\x01")
+@example(12, b"\x91" * 100_000)
+@example(15, b"\x93\x01\xa1\xff\x01")
+@settings(max_examples=300)
+def test_a_right_header_before_any_body(kind: int, body: bytes) -> None:
+    decoded(with_header(kind, body))
+
+
+@given(messages, st.data())
+def test_truncated_messages_are_refused(message: Message, data: st.DataObject) -> None:
+    wire = bytes(encode(message))
+    length = data.draw(st.integers(0, len(wire) - 1))
+    assert decoded(wire[:length]) is None
+    assert decoded(wire + b"\0") is None
+    if length >= HEADER_SIZE:
+        cut = with_header(struct.unpack_from("<4sHH", wire)[2], wire[HEADER_SIZE:length])
+        with pytest.raises(ProtocolError, match="malformed"):
+            decode(cut)
+
+
+@given(messages, st.data())
+@settings(max_examples=300)
+def test_altered_messages_are_refused_or_valid(message: Message, data: st.DataObject) -> None:
+    wire = encode(message)
+    for _ in range(data.draw(st.integers(1, 3))):
+        wire[data.draw(st.integers(0, len(wire) - 1))] = data.draw(st.integers(0, 255))
+    decoded(wire)
+
+
+def test_what_was_expected_is_said() -> None:
+    body = bytes(encode(protocol.Quit(1))[HEADER_SIZE:])
+    with pytest.raises(ProtocolError, match=r"begins with b'HTTP', expected b'dft1'"):
+        decode(with_header(12, body, magic=b"HTTP"))
+    with pytest.raises(ProtocolError, match=r"version 9, expected 1: all ranks need the same dft"):
+        decode(with_header(12, body, version=9))
+    with pytest.raises(ProtocolError, match=rf"kind 99, expected 1 to {len(KINDS)}"):
+        decode(with_header(99, body))
+    with pytest.raises(ProtocolError, match="says 5 bytes and has 0"):
+        decode(struct.pack("<4sHHQ", b"dft1", 1, 12, 5))
+    with pytest.raises(ProtocolError, match="15 bytes is shorter than its header"):
+        decode(bytes(15))
+    with pytest.raises(ProtocolError, match="a Quit message is malformed: Expected `int`"):
+        decode(with_header(12, msgspec.msgpack.encode(["x"])))
+
+
+LAYOUT = Layout([], [])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        protocol.Welcome(1, "c", "", -1, 1, 1),
+        protocol.Welcome(1, "c", "", 0, 0, 1),
+        protocol.Welcome(1, "c", "", 0, 2**31, 1),
+        protocol.Welcome(1, "c", "", 0, 1, 0),
+        protocol.Broadcast(1, 2, [1, 2], [Round(3, LAYOUT)], True),
+        protocol.Place(1, b"relative", [], []),
+        protocol.Place(1, b"/to", [], [b"one too many"]),
+        protocol.Place(1, b"/to", [FileEntry(1, b"f", 0, 0, 0, 0, 1)], [b"../out"]),
+        protocol.Receive(1, 2, 3, 4, Layout([FileEntry(1, b"../f", 0, 0, 0, 0, 1)], [])),
+        protocol.HeldChunks(1, Layout([FileEntry(0, b"f", 0, 0, 0, 0, 1)], [])),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_fields_out_of_range_are_refused(message: Message) -> None:
+    with pytest.raises(ProtocolError):
+        decode(encode(message))
+
+
+@pytest.mark.parametrize("kind", FAULTS.values(), ids=lambda kind: kind.__name__)
+def test_every_error_crosses_the_wire(kind: type[DftError]) -> None:
+    reply = decode(encode(protocol.fault(7, kind("it is so"))))
+    assert isinstance(reply, protocol.Fault)
+    assert reply.call == 7
+    error = protocol.raise_fault(reply, "n3")
+    assert type(error) is kind
+    assert error.message == "n3: it is so"
+
+
+def test_what_is_no_error_of_dft_is_a_bug_and_an_unknown_one_a_protocol_error() -> None:
+    reply = protocol.fault(1, ZeroDivisionError("by zero"))
+    assert type(protocol.raise_fault(reply, "n1")) is InternalError
+    assert reply.text == "ZeroDivisionError: by zero"
+    assert type(protocol.raise_fault(protocol.Fault(1, "SystemExit", "x"), "n1")) is ProtocolError
+    assert issubclass(NameTaken, DftError)
+
+
+@given(
+    st.text(st.characters(), max_size=20)
+    | st.binary(max_size=9).map(lambda b: b.decode("utf-8", "surrogateescape"))
+)
+def test_an_error_about_any_name_crosses_the_wire(text: str) -> None:
+    # A path of the node may hold bytes that are not UTF-8; its error must still be told.
+    reply = decode(encode(protocol.fault(1, DftError(text))))
+    assert isinstance(reply, protocol.Fault)
+    if text.isascii():
+        assert reply.text == text
