@@ -71,6 +71,6 @@ def read_manifest(path: bytes) -> Layout:
     try:
         layout = _DECODER.decode(body)
         layout.check()
-    except (msgspec.MsgspecError, DftError) as problem:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DftError) as problem:
         raise StoreError(f"the manifest {os.fsdecode(path)} is damaged: {problem}") from problem
     return layout
