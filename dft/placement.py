@@ -15,8 +15,12 @@ def choose_nodes(sizes: Sequence[int], free: Sequence[int], rng: random.Random) 
     sizes: bytes of each file.  free: bytes free on each node.  Returns an index into ``free`` for each
     file, its bytes then no longer counted as free.  Raises StoreFull when a file fits nowhere.
     """
-    left = list(free)
+    left = [max(0, space) for space in free]
     nodes = range(len(left))
+    if not sizes:
+        return []
+    if not left:
+        raise StoreFull("there is no node to take a file")
     # One draw for all, since files are mostly small beside the space: only where one does not fit, another.
     chosen = rng.choices(nodes, left if any(left) else [1] * len(left), k=len(sizes))
     for i, size in enumerate(sizes):
