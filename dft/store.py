@@ -62,8 +62,10 @@ class Store:
         """
         self.root = root
         self._root = os.fsencode(root)
-        if "\N{REPLACEMENT CHARACTER}" in self._root.decode(errors="replace"):
-            raise StoreError(f"the store {shown(self._root)} is not UTF-8; give another --store")
+        try:
+            root.encode()
+        except UnicodeEncodeError as problem:  # no message could name it
+            raise StoreError(f"the store {shown(self._root)} is not UTF-8; give another --store") from problem
         try:
             _make_private(root)
             for part in ("files", "objects", "manifests", "incoming"):

@@ -138,21 +138,8 @@ class PowerCut(BaseException):
     """The process dies here."""
 
 
-_CHANGING = [
-    "rename",
-    "unlink",
-    "rmdir",
-    "mkdir",
-    "truncate",
-    "ftruncate",
-    "chmod",
-    "fchmod",
-    "utime",
-    "open",
-    "write",
-    "pwrite",
-    "copy_file_range",
-]
+_CHANGING = ["rename", "unlink", "rmdir", "mkdir", "truncate", "ftruncate", "chmod", "fchmod"]
+_CHANGING += ["utime", "open", "write", "pwrite"]
 
 
 @contextmanager

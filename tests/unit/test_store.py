@@ -244,6 +244,12 @@ def test_a_store_that_cannot_be_made_says_where_and_what_to_do(tmp_path: Path) -
         Store(str(tmp_path / "file" / "store"), CATALOG)
 
 
+def test_a_store_whose_path_no_message_can_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"xff.* is not UTF-8.*--store"):
+        Store(str(tmp_path / "\udcff"), CATALOG)
+    Store(str(tmp_path / "größe \N{SNOWMAN}"), CATALOG).close()
+
+
 def test_a_full_disk_is_named_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object, **keywords: object) -> int:
         raise OSError(28, "No space left on device")
