@@ -78,10 +78,12 @@ def _first_process(under_launcher: bool) -> int:
     except DftError as problem:
         print(f"dft: {problem.message}", file=sys.stderr)
         return problem.exit_code
+    from dft.launcher_input import take_input
     from dft.metadata_server import MetadataServer
     from dft.mpi_engine import Engine, abort
     from dft.progress import Loop
 
+    take_input()
     engine = Engine(Loop())
     server = MetadataServer(engine, options)
     signal.signal(signal.SIGINT, lambda *_: server.interrupt())

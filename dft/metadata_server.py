@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from dft.catalog import Catalog
 from dft.cluster import Cluster
 from dft.commands import Command
 from dft.errors import Cancelled, DftError, PeerLost, Terminated
+from dft.launcher_input import launcher_input_ended
 from dft.mpi_engine import Engine
 from dft.operations import Operations
 from dft.options import Options
@@ -18,6 +20,9 @@ from dft.progress import Completion
 from dft.replies import Reply
 
 T = TypeVar("T")
+
+#: Seconds without input after which it is looked at whether any can come.
+INPUT_QUIET = 0.2
 
 
 class MetadataServer:
@@ -81,21 +86,33 @@ class MetadataServer:
         assert self._operations is not None
         return self._drive(self._operations.cat(name, write))
 
-    def wait_readable(self, fd: int) -> None:
-        """Return when ``fd`` has data or is at its end; keep the session alive meanwhile."""
-        readable: Completion[None] = Completion()
+    def wait_readable(self, fd: int) -> bool:
+        """Return True when ``fd`` has data or is at its end; keep the session alive meanwhile.
+
+        False: standard input has ended although ``fd`` does not show it.
+        """
+        readable: Completion[bool] = Completion()
+        quiet_since = time.monotonic()
 
         def nap(seconds: float) -> None:
-            if select.select([fd], [], [], seconds)[0] and not readable.done:
-                readable.set(None)
+            nonlocal quiet_since
+            if readable.done:
+                return
+            if select.select([fd], [], [], seconds)[0]:
+                readable.set(True)
+            elif fd == 0 and time.monotonic() - quiet_since > INPUT_QUIET:
+                # What the launcher has read may still be on its way: only a quiet input is at its end.
+                quiet_since = time.monotonic()
+                if launcher_input_ended():
+                    readable.set(False)
 
-        async def wait() -> None:
-            await readable
+        async def wait() -> bool:
+            return await readable
 
         if select.select([fd], [], [], 0)[0]:
             # A turn of the loop all the same: a signal or a lost peer must not wait for a slower command.
-            readable.set(None)
-        self._drive(wait(), nap)
+            readable.set(True)
+        return self._drive(wait(), nap)
 
     def close(self) -> None:
         """Have every data server leave and give the catalog up."""

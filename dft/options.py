@@ -76,7 +76,7 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
     try:
         found = docopt.docopt(text, argv, default_help=False)
     except docopt.DocoptExit as problem:
-        raise UsageError(f"{_first_line(str(problem))}; see dft --help") from problem
+        raise UsageError(f"{_what_is_wrong(str(problem))}; see dft --help") from problem
     if found["--help"]:
         raise ShowText(USAGE)
     if found["--version"]:
@@ -91,9 +91,14 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
         variable = "DFT_" + option.lstrip("-").upper()
         return bool(found[option]) or environment.get(variable, "") not in ("", "0")
 
+    store = value("--store") or ""
+    try:
+        store.encode()
+    except UnicodeEncodeError as problem:
+        raise UsageError(f"--store {store!r} is not UTF-8: the nodes cannot be told") from problem
     state = environment.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return Options(
-        store=value("--store") or "",
+        store=store,
         catalog=os.path.expanduser(value("--catalog") or os.path.join(state, "dft", "catalog.db")),
         chunk_size=_size("--chunk-size", value("--chunk-size"), 1 << 30),
         segment_size=_size("--segment-size", value("--segment-size"), 1 << 28),
@@ -108,21 +113,29 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
     )
 
 
-def _first_line(text: str) -> str:
-    line = text.strip().splitlines()[0] if text.strip() else "wrong arguments"
-    return "wrong arguments" if line.lower().startswith("usage") else line
+def _what_is_wrong(text: str) -> str:
+    """Make one line of what docopt says, which may show its own objects or the whole usage."""
+    if unmatched := re.findall(r"(?:Option|Argument)\((?:None|'-\w'), '?([^',]+)", text):
+        return f"{unmatched[0]} is not understood"
+    line = text.strip().splitlines()[0] if text.strip() else ""
+    return "wrong arguments" if not line or line.lower().startswith("usage") else line
+
+
+def _brief(text: str | None) -> str:
+    start = (text or "")[:40]
+    return start if start.isprintable() else repr(start)
 
 
 def _size(option: str, text: str | None, most: int) -> int:
     """Read a size such as 4M; UsageError unless it is 1 byte to ``most``."""
-    match = re.fullmatch(r"(\d+)\s*([KMG]?)(?:i?B)?", text or "", re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,18})\s*([KMG]?)(?:i?B)?", text or "", re.IGNORECASE)
     size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
     if not 1 <= size <= most:
-        raise UsageError(f"{option} {text} is not a size of 1 to {most} bytes, as 512K or 4M")
+        raise UsageError(f"{option} {_brief(text)} is not a size of 1 to {most} bytes, as 512K or 4M")
     return size
 
 
 def _number(option: str, text: str | None, least: int, most: int) -> int:
-    if not (text or "").isdecimal() or not least <= int(text or "") <= most:
-        raise UsageError(f"{option} {text} is not a number from {least} to {most}")
+    if not re.fullmatch(r"\d{1,18}", text or "") or not least <= int(text or "") <= most:
+        raise UsageError(f"{option} {_brief(text)} is not a number from {least} to {most}")
     return int(text or "")

@@ -37,8 +37,8 @@ class Operations(Protocol):
     def cat(self, name: str, write: Callable[[memoryview], object]) -> Reply:
         """Hand the bytes of a published file to ``write`` in order; what ``write`` raises ends it."""
 
-    def wait_readable(self, fd: int) -> None:
-        """Return when ``fd`` has data or is at its end.
+    def wait_readable(self, fd: int) -> bool:
+        """Return True when ``fd`` has data or is at its end, False when no more can come.
 
         Raises Cancelled on an interrupt, after which waiting may go on, and any other DftError when the
         session is over: Terminated, PeerLost.
@@ -67,9 +67,9 @@ class LineReader:
     def __next__(self) -> tuple[int, str]:
         """Wait for the next line."""
         while not self._lines and not self._at_end:
-            self._operations.wait_readable(self._fd)
+            more = self._operations.wait_readable(self._fd)
             try:
-                data = os.read(self._fd, _READ_SIZE)
+                data = os.read(self._fd, _READ_SIZE) if more else b""
             except BlockingIOError:
                 continue
             except OSError as problem:
