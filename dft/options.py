@@ -115,7 +115,7 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
 
 def _what_is_wrong(text: str) -> str:
     """Make one line of what docopt says, which may show its own objects or the whole usage."""
-    if unmatched := re.findall(r"(?:Option|Argument)\((?:None|'-\w'), '?([^',]+)", text):
+    if unmatched := re.findall(r"(?:Option|Argument)\([^)]*?'([^']+)'", text):
         return f"{unmatched[0]} is not understood"
     line = text.strip().splitlines()[0] if text.strip() else ""
     return "wrong arguments" if not line or line.lower().startswith("usage") else line
