@@ -49,7 +49,7 @@ async def fetch(
     notes: list[str] = []
     fresh = True
     missing = list(holders)
-    last_error: DftError | None = None
+    last_error = ""
     while missing or empty:
         plan = _plan(cluster, entries, missing, holders, last_error)
         if empty:
@@ -60,8 +60,9 @@ async def fetch(
         for node, number, chunk, why in failed:
             holders[number, chunk] = [holder for holder in holders[number, chunk] if holder is not node]
             missing.append((number, chunk))
-            last_error = why
-            notes.append(f"chunk {chunk} of {shown(entries[number].name)} on {node.name} is bad: {why}")
+            reason = why.message.removeprefix(f"{node.name}: ")
+            last_error = f"{node.name}: {reason}"
+            notes.append(f"chunk {chunk} of {shown(entries[number].name)} on {node.name} is bad: {reason}")
         fresh = False
         missing.sort()
     return notes
@@ -82,7 +83,7 @@ def _plan(
     entries: list[FileEntry],
     missing: list[tuple[int, int]],
     holders: dict[tuple[int, int], list[Node]],
-    last_error: DftError | None,
+    last_error: str,
 ) -> dict[int, list[tuple[int, int]]]:
     """Choose a holder for each chunk so that all holders have about the same bytes to send."""
     load = {node.rank: 0 for node in cluster.nodes}
@@ -91,10 +92,10 @@ def _plan(
         able = holders[number, chunk]
         entry = entries[number]
         if not able:
-            if last_error is not None:
+            if last_error:
                 raise NoReplica(
                     f"chunk {chunk} of {shown(entry.name)} has no good replica on the nodes of this session: "
-                    f"{last_error.message}"
+                    f"{last_error}"
                 )
             raise NoReplica(f"chunk {chunk} of {shown(entry.name)} is on no node of this session")
         rank = min((node.rank for node in able), key=lambda r: load[r])
