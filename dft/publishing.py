@@ -50,8 +50,11 @@ class Upload:
         position = 0
         for run in layout.runs:
             number, length = files[run.file], run.count * DIGEST_SIZE
-            if length:
-                entry = entries[number]
+            entry = entries[number]
+            if length and run.count == entry.chunk_count:
+                entries[number] = entry_with(entry, digests[position : position + length])
+                position += length
+            elif length:
                 made = bytearray(entry.digests or bytes(entry.chunk_count * DIGEST_SIZE))
                 start = run.first * DIGEST_SIZE
                 made[start : start + length] = digests[position : position + length]

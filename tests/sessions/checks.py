@@ -17,9 +17,9 @@ from tests.harness import Completed, Run, Sandbox, tree_digest
 HOST = os.uname().nodename
 #: Sizes that make several segments of each chunk, none of them a power of two.
 SMALL = ("--chunk-size", "64K", "--segment-size", "10007")
-#: Settings under which half a gigabyte takes long enough to be interrupted.
-SLOW = ("--chunk-size", "1M", "--segment-size", "4K", "--window", "2")
-SLOW_SIZE = 512 << 20
+#: Settings under which a file of this size takes long enough to be interrupted: very many segments.
+SLOW = ("--chunk-size", "1M", "--segment-size", "1K", "--window", "2")
+SLOW_SIZE = 96 << 20
 
 
 def node(rank: int) -> str:
