@@ -15,7 +15,7 @@ from dft import staging
 from dft.chunk_io import ChunkReader, ChunkWriter
 from dft.errors import DftError, LocalFileError
 from dft.model import KIND_DIRECTORY, KIND_FILE, FileEntry, Layout
-from dft.names import check_name, shown
+from dft.names import MAX_NAME, check_name, shown
 
 _KINDS = {
     stat.S_IFLNK: "symbolic link",
@@ -86,6 +86,10 @@ class LocalTree:
             raise local_error(problem, problem.filename or path, "read") from problem
 
     def _append(self, path: bytes, name: bytes, kind: int, info: os.stat_result, chunk_size: int) -> None:
+        if (
+            len(name) > MAX_NAME
+        ):  # each component is one that a file system holds; together they may be too long
+            check_name(name)
         size = info.st_size if kind == KIND_FILE else 0
         mode = stat.S_IMODE(info.st_mode)
         # The id is a place holder until the whole tree is known: see ``number``.
