@@ -86,9 +86,8 @@ class LocalTree:
             raise local_error(problem, problem.filename or path, "read") from problem
 
     def _append(self, path: bytes, name: bytes, kind: int, info: os.stat_result, chunk_size: int) -> None:
-        if (
-            len(name) > MAX_NAME
-        ):  # each component is one that a file system holds; together they may be too long
+        # Each component is one that a file system holds, but together they may be too long.
+        if len(name) > MAX_NAME:
             check_name(name)
         size = info.st_size if kind == KIND_FILE else 0
         mode = stat.S_IMODE(info.st_mode)
