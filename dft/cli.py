@@ -76,7 +76,9 @@ def _first_process(under_launcher: bool) -> int:
         print(shown, end="")
         return 0
     except DftError as problem:
-        print(f"dft: {problem.message}", file=sys.stderr)
+        print(f"dft: {problem.message}", file=sys.stderr, flush=True)
+        if under_launcher:
+            _dismiss()
         return problem.exit_code
     from dft.launcher_input import take_input
     from dft.metadata_server import MetadataServer
@@ -100,6 +102,20 @@ def _first_process(under_launcher: bool) -> int:
         abort(code or 1)
     engine.close()
     return code
+
+
+def _dismiss() -> None:
+    """Have the data servers leave before there is a session.
+
+    mpirun of Open MPI 5 can crash when a rank ends while others are still joining.
+    """
+    from dft.cluster import Cluster
+    from dft.mpi_engine import Engine
+    from dft.progress import Loop
+
+    engine = Engine(Loop())
+    engine.loop.run(Cluster(engine, segment_size=1, window=1).quit())
+    engine.close()
 
 
 def _session(server: MetadataServer, options: Options) -> int:
