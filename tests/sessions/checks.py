@@ -19,7 +19,7 @@ HOST = os.uname().nodename
 SMALL = ("--chunk-size", "64K", "--segment-size", "10007")
 #: Settings under which a file of this size takes long enough to be interrupted: very many segments.
 SLOW = ("--chunk-size", "1M", "--segment-size", "1K", "--window", "2")
-SLOW_SIZE = 96 << 20
+SLOW_SIZE = 48 << 20
 
 
 def node(rank: int) -> str:

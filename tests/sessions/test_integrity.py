@@ -1,0 +1,168 @@
+"""Nothing wrong is handed out and nothing half is published: bad replicas, sources that change."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Run, Sandbox, random_file, tree_digest, wait_until
+from tests.sessions.checks import (
+    SLOW,
+    SMALL,
+    complaints,
+    held,
+    left_behind,
+    node,
+    one_complaint,
+    quit_session,
+    script,
+    sparse_file,
+    state,
+    store_of,
+)
+
+
+def flip(path: Path, offset: int) -> None:
+    """Change one byte of a stored file as a disk does: behind its mode's back."""
+    mode = path.stat().st_mode
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 1]))
+    path.chmod(mode)
+
+
+def test_a_bad_chunk_is_replaced_by_another_replica(dft: Sandbox) -> None:
+    random_file(dft.work / "f", 300_001)
+    random_file(dft.work / "g", 10)
+    script(dft, f"bcast f --nodes {node(1)},{node(2)}", f"bcast g --nodes {node(1)},{node(3)}", args=SMALL)
+    flip(store_of(dft, 1) / "files" / "g", 3)
+    # Of five chunks three are bad on one node, two on the other: however they are shared out, some are met.
+    for chunk, rank in enumerate((1, 1, 1, 2, 2)):
+        flip(store_of(dft, rank) / "files" / "f", chunk * 65536 + 77)
+    before = state(dft)
+    (dft.home / "back").mkdir()
+    # Which holder is asked first is the program's choice: each of several gets must come out right.
+    for number in range(2):
+        out = dft.script(f"get f ../back/f{number}", f"get g ../back/g{number}").ok().stdout
+        (dft.home / "notes").write_text(out)
+        assert tree_digest(dft.home / "back" / f"f{number}") == tree_digest(dft.work / "f")
+        assert tree_digest(dft.home / "back" / f"g{number}") == tree_digest(dft.work / "g")
+        assert f" of f on {node(1)} is bad: " in out or f" of f on {node(2)} is bad: " in out, out
+    done = dft.run("-c", "cat f").ok()
+    assert done.out == (dft.work / "f").read_bytes()
+    assert all(" is bad: " in line for line in complaints(done.stderr)) and complaints(done.stderr)
+    assert state(dft) == before
+
+
+def test_without_a_good_replica_nothing_is_handed_out(dft: Sandbox) -> None:
+    random_file(dft.work / "f", 300_001)
+    random_file(dft.work / "fine", 100_000)
+    random_file(dft.work / "gone", 100_000)
+    script(dft, f"mput --node {node(2)} f fine gone", args=SMALL)
+    flip(store_of(dft, 2) / "files" / "f", 131_072)
+    (store_of(dft, 2) / "files" / "gone").unlink()
+    (dft.home / "back").mkdir()
+    before = state(dft)
+    for line, word in {
+        "get f ../back/": "chunk 2 of f has no good replica",
+        "mget fine f ../back/": "chunk 2 of f",
+        "get --append f ../back/f": "chunk 2 of f",
+        "get gone ../back/": "chunk 0 of gone",
+    }.items():
+        assert one_complaint(dft.run("-c", line), 13, word, node(2))
+        assert os.listdir(dft.home / "back") == []
+    # A copy of a bad chunk is not made either.
+    for line in ("bcast f", f"bcast f --nodes {node(3)}", "bcast gone"):
+        done = dft.run("-c", line)
+        assert done.returncode in (13, 20, 21, 22), done
+        assert len(complaints(done.stderr)) == 1, done
+    assert state(dft) == before
+    assert all(b"f" not in held(dft, rank) for rank in (1, 3))
+    done = dft.run("-c", "cat f")
+    assert one_complaint(done, 13, "chunk 2 of f")
+    assert (dft.work / "f").read_bytes().startswith(done.out)
+    assert not left_behind(dft)
+    script(dft, "get fine ../back/")
+
+
+def while_it_runs(run: Run, dft: Sandbox, line: str) -> None:
+    """Start a slow command and return once some of it has arrived in a store."""
+    run.send(line)
+    wait_until(lambda: any(dft.store.glob("**/incoming/*/*/*")), 10, "a transfer")
+
+
+@pytest.mark.parametrize("verb", [f"put --node {node(2)}", "diffuse", "bcast"])
+def test_a_source_that_changes_while_it_is_read_is_not_published(dft: Sandbox, verb: str) -> None:
+    random_file(dft.work / "old", 10)
+    changes: dict[str, Callable[[Path], object]] = {
+        "grows": lambda path: os.truncate(path, 200_000),
+        "shrinks": lambda path: os.truncate(path, 1000),
+        "vanishes": Path.unlink,
+    }
+    with dft.session(*SLOW) as session:
+        session.do("put old")
+        for name, change in changes.items():
+            # The change comes after the listing and before the second file's turn.
+            random_file(dft.work / name / "2", 100_000)
+            sparse_file(dft.work / name / "1", 4 << 20)
+            before = len(session.stderr)
+            while_it_runs(session, dft, f"{verb} {name}")
+            change(dft.work / name / "2")
+            session.expect(timeout=30)
+            session.do("lpwd")
+            (line,) = complaints(session.stderr[before:])
+            assert f"{name}/2" in line, line
+            assert session.do("ls") == "old\n"
+            assert not left_behind(dft)
+        quit_session(session)
+
+
+def test_a_source_that_changes_on_a_node_is_not_published(dft: Sandbox) -> None:
+    sparse_file(dft.work / "f", 256 << 20)
+    stop = threading.Event()
+
+    def grow() -> None:
+        while not stop.wait(0.005):
+            with (dft.work / "f").open("ab") as file:
+                file.write(b"x")
+
+    with dft.session("--segment-size", "64K") as session:
+        writer = threading.Thread(target=grow)
+        writer.start()
+        try:
+            out = session.do(f"put --from {node(2)} {dft.work}/f")
+        finally:
+            stop.set()
+            writer.join()
+        session.do("lpwd")
+        (line,) = complaints(session.stderr)
+        assert "changed while it was read" in line and node(2) in line and out == ""
+        assert session.do("ls") == ""
+        assert not left_behind(dft)
+        quit_session(session)
+
+
+def test_a_program_that_stops_reading_ends_dft_quietly(dft: Sandbox) -> None:
+    sparse_file(dft.work / "f", 256 << 20)
+    script(dft, "put f")
+    # Without mpirun between, which would go on reading: rank 0's own output is closed.
+    text = (
+        "import os, sys; from dft.cli import main\n"
+        "if os.environ['OMPI_COMM_WORLD_RANK'] == '0':\n"
+        "    reader, writer = os.pipe(); os.dup2(writer, 1); os.close(writer); os.close(reader)\n"
+        "main()\n"
+    )
+    (dft.home / "closed.py").write_text(text)
+    dft.module = (str(dft.home / "closed.py"),)
+    started = time.monotonic()
+    done = dft.run("-c", "cat f", timeout=20)
+    assert done.returncode == 141 and complaints(done.stderr) == [], done
+    assert time.monotonic() - started < 10

@@ -1,0 +1,131 @@
+"""kill -9 of any rank ends the session within seconds, and the next one finds all that was published."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.harness import Completed, Run, Sandbox, random_file, rank_pids, tree_digest, wait_until
+from tests.sessions.checks import (
+    HOST,
+    SLOW,
+    SLOW_SIZE,
+    complaints,
+    held,
+    left_behind,
+    node,
+    script,
+    sparse_file,
+    state,
+    stores,
+)
+
+
+@pytest.fixture
+def slow(dft: Sandbox) -> Sandbox:
+    """Two published names, one of them on all nodes, and a local file that takes seconds to send."""
+    random_file(dft.work / "a", 100_000)
+    random_file(dft.work / "b", 100_001, seed=2)
+    random_file(dft.work / "tree" / "0", 1000)
+    sparse_file(dft.work / "tree" / "1", SLOW_SIZE)
+    script(dft, f"put --node {node(2)} a", "bcast b")
+    return dft
+
+
+def kill_during(dft: Sandbox, line: str, rank: int) -> Completed:
+    """Kill a rank once a part of the transfer has arrived; return how the session ended."""
+    with dft.session(*SLOW) as session:
+        session.send(line)
+        wait_until(lambda: any(dft.store.glob("**/incoming/*/*/*")), 10, "a transfer")
+        time.sleep(0.1)
+        return kill(session, rank)
+
+
+def kill(session: Run, rank: int) -> Completed:
+    sent = time.monotonic()
+    os.kill(rank_pids(session.token)[rank], signal.SIGKILL)
+    done = session.wait(10)
+    assert time.monotonic() - sent < 10
+    return done
+
+
+def ended_by_name(done: Completed, rank: int) -> None:
+    """The exit code is not 0, and the output names the rank and the host."""
+    assert done.returncode not in (0, None), done
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said, done
+    assert f"rank {rank}" in said or f",{rank}]" in said, done
+    assert HOST in said, done
+
+
+def all_is_as_before(dft: Sandbox, before: dict[str, object]) -> None:
+    """The next session starts, lists what was published and hands it out; nothing half is left."""
+    (dft.home / "back").mkdir(exist_ok=True)
+    done = dft.run("-c", "ls; get -f a ../back/; get -f b ../back/", timeout=20).ok()
+    assert done.stdout.startswith("a\nb\nretrieved a: ")
+    assert complaints(done.stderr) == []
+    assert not left_behind(dft)
+    assert state(dft) == before
+    for name in ("a", "b"):
+        assert tree_digest(dft.home / "back" / name) == tree_digest(dft.work / name)
+    shown = {rank: set(held(dft, rank)) for rank in stores(dft)}
+    assert shown == {1: {b"b"}, 2: {b"a", b"b"}, 3: {b"b"}}
+
+
+@pytest.mark.parametrize("line", ["put tree", "bcast tree"])
+def test_any_rank_killed_during_a_transfer(slow: Sandbox, line: str) -> None:
+    before = state(slow)
+    for rank in (0, 1, 2, 3):
+        where = f" --node {node(2)}" if line.startswith("put") else ""
+        ended_by_name(kill_during(slow, line + where, rank), rank)
+        all_is_as_before(slow, before)
+    # What was lost can be done again, under the same name.
+    (slow.work / "tree" / "1").unlink()
+    assert slow.run("-c", f"{line}; ls tree").ok().stdout.endswith("\ntree/\ntree/0\n")
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_a_rank_killed_while_nothing_runs(slow: Sandbox, rank: int) -> None:
+    before = state(slow)
+    with slow.session() as session:
+        session.do("ls")
+        done = kill(session, rank)
+    ended_by_name(done, rank)
+    all_is_as_before(slow, before)
+
+
+def test_mpirun_itself_killed(slow: Sandbox) -> None:
+    before = state(slow)
+    with slow.session(*SLOW) as session:
+        session.send("bcast tree")
+        wait_until(lambda: any(slow.store.glob("**/incoming/*/*/*")), 10, "a transfer")
+        session.signal(signal.SIGKILL)
+        wait_until(lambda: not session.ranks, 10, "the end of all ranks")
+    all_is_as_before(slow, before)
+
+
+@pytest.mark.parametrize("line", [f"put --node {node(2)} t", "bcast t"])
+def test_a_crash_between_the_catalog_and_the_stores_is_mended(dft: Sandbox, line: str) -> None:
+    """The catalog has the files and a node was killed before it showed them: the next session does."""
+    random_file(dft.work / "t" / "a", 100_000)
+    random_file(dft.work / "t" / "b", 100)
+    # A data server that dies when it is told to publish what it took in.
+    text = (
+        "import os, signal; from dft import store; from dft.cli import main\n"
+        "if os.environ['OMPI_COMM_WORLD_RANK'] == '2':\n"
+        "    store.Store.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "main()\n"
+    )
+    (dft.home / "dies.py").write_text(text)
+    dying = Sandbox(dft.home, module=(str(dft.home / "dies.py"),))
+    ended_by_name(dying.run("-c", line, timeout=20), 2)
+    assert left_behind(dft)
+    (dft.home / "back").mkdir()
+    listed, _ = script(dft, "ls", "mget t ../back/")
+    assert [row["name"] for row in listed["rows"]] == ["t", "t/a", "t/b"]
+    assert not left_behind(dft)
+    assert held(dft, 2).keys() == {b"t", b"t/a", b"t/b"}
+    assert tree_digest(dft.home / "back") == tree_digest(dft.work)
