@@ -215,9 +215,12 @@ class ChunkWriter:
             file, descriptor = self._file, self._descriptor
             self._file = self._descriptor = -1
             try:
-                self._files.close(file, descriptor)
-            finally:
-                os.close(descriptor)
+                try:
+                    self._files.close(file, descriptor)
+                finally:
+                    os.close(descriptor)
+            except OSError as problem:
+                raise self._as_error(problem, file) from problem
 
     def finish(self) -> None:
         """Create what has no bytes, then raise CorruptChunk for the first chunk with a wrong digest."""

@@ -115,6 +115,13 @@ class Terminated(DftError):
     exit_code = 143
 
 
+def told(problem: BaseException) -> DftError:
+    """Return the error to tell the user: what is not a DftError is a bug, and an InternalError."""
+    if isinstance(problem, DftError):
+        return problem
+    return InternalError(" ".join(f"bug in dft: {type(problem).__name__}: {problem}; please report".split()))
+
+
 #: What may cross the wire as a fault, by class name.
 FAULTS: dict[str, type[DftError]] = {
     kind.__name__: kind

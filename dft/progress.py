@@ -106,11 +106,13 @@ class Task(Completion[T]):
             self._loop._waiting[self] = awaited
             awaited.when_done(resume)
 
-    def interrupt(self, error: BaseException) -> None:
-        """Raise ``error`` in the coroutine at the point where it waits."""
-        if self._loop._waiting.pop(self, None) is not None:
-            self._thrown = error
-            self._loop._ready.append(self)
+    def interrupt(self, error: BaseException) -> bool:
+        """Raise ``error`` in the coroutine at the point where it waits; False if it does not wait now."""
+        if self._loop._waiting.pop(self, None) is None:
+            return False
+        self._thrown = error
+        self._loop._ready.append(self)
+        return True
 
 
 class Loop:
@@ -175,9 +177,8 @@ class Loop:
         main = self.spawn(coroutine)
         idle_polls, pause, last_event = 0, FIRST_NAP, time.monotonic()
         while not main.done:
-            if self._interruption is not None:
-                error, self._interruption = self._interruption, None
-                main.interrupt(error)
+            if self._interruption is not None and main.interrupt(self._interruption):
+                self._interruption = None
             if self._turn():
                 idle_polls, pause, last_event = 0, FIRST_NAP, time.monotonic()
                 continue

@@ -13,13 +13,6 @@ import shutil
 from dft.model import KIND_DIRECTORY, FileEntry, Layout
 
 
-def _current_umask() -> int:
-    """Ask for the process's umask, which can only be had by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
 class StagedTree:
     """A directory in which files take shape at the relative paths where they will be placed.
 
@@ -38,8 +31,6 @@ class StagedTree:
         self.in_parts = set(range(len(paths))) - whole
         #: Whether nothing was ever written to these files, so that zeros need not be.
         self.fresh = True
-        # The bits that open() would not set.
-        self._masked = _current_umask() | 0o7000
         # The directory of the last small file: the next one mostly goes there as well.
         self._directory = b"/"
         self._directory_fd = -1
@@ -58,8 +49,10 @@ class StagedTree:
         """Open a file of the tree for writing, with its directories."""
         path = self._paths[file]
         self._make_directory(os.path.dirname(path))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        return os.open(os.path.join(self.root, path), flags, 0o600), self.fresh
+        full = os.path.join(self.root, path)
+        if not self.fresh and os.path.lexists(full):
+            os.chmod(full, 0o600)  # an earlier try may have made it read-only
+        return os.open(full, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), self.fresh
 
     def close(self, file: int, descriptor: int) -> None:
         """Give a file that came whole its size, mode and time."""
@@ -72,7 +65,7 @@ class StagedTree:
             os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def write_whole(self, file: int, data: memoryview) -> None:
-        """Create a small file with all its bytes, mode and time, in four system calls."""
+        """Create a small file with all its bytes, mode and time, in five system calls."""
         entry = self._files[file]
         directory, _, base = self._paths[file].rpartition(b"/")
         if directory != self._directory:
@@ -81,15 +74,18 @@ class StagedTree:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             self._directory_fd = os.open(os.path.join(self.root, directory), flags)
             self._directory = directory
-        mode = self._mode(entry)
-        # Without O_EXCL or O_TRUNC: a retry may come upon what it wrote, which has the same size.
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        descriptor = os.open(base, flags, mode, dir_fd=self._directory_fd)
+        if not self.fresh:
+            flags |= os.O_EXCL
+            try:
+                os.unlink(base, dir_fd=self._directory_fd)
+            except FileNotFoundError:
+                pass
+        descriptor = os.open(base, flags, 0o600, dir_fd=self._directory_fd)
         try:
             if os.write(descriptor, data) != len(data):
                 raise OSError(errno.ENOSPC, "no space left on device")
-            if mode & self._masked:
-                os.fchmod(descriptor, mode)
+            os.fchmod(descriptor, self._mode(entry))
             os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(descriptor)

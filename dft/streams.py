@@ -13,11 +13,13 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from dft.errors import DftError, ProtocolError
-from dft.mpi_engine import Engine, PendingReceive
+from dft.errors import DftError, ProtocolError, told
 from dft.progress import Completion, Loop
+
+if TYPE_CHECKING:
+    from dft.mpi_engine import Engine, PendingReceive
 
 #: Bytes after a broadcast segment that say whether its root goes on.
 TRAILER = 1
@@ -155,7 +157,7 @@ async def send_stream(
                 if stop.reason is not None:
                     raise stop.reason
                 await engine.loop.in_thread(source.read_into, buffer[:length])
-            except DftError:
+            except BaseException:
                 send(buffer, 0)
                 raise
             send(buffer, length)
@@ -187,10 +189,10 @@ class _Writer:
     async def _attempt(self, function: Callable[..., None], *arguments: memoryview) -> None:
         try:
             await self._loop.in_thread(function, *arguments)
-        except DftError as problem:
+        except Exception as problem:  # even a bug must not leave the other ranks waiting
             if self.error is None:
-                self.error = problem
-                self._on_error(problem)
+                self.error = told(problem)
+                self._on_error(self.error)
 
 
 async def receive_stream(
@@ -313,8 +315,8 @@ async def broadcast_stream(
                         raise stop.reason
                     assert part.source is not None
                     await engine.loop.in_thread(part.source.read_into, buffer[:length])
-                except DftError as problem:
-                    own_error, aborted, end = problem, True, min(end, index + window)
+                except Exception as problem:
+                    own_error, aborted, end = told(problem), True, min(end, index + window)
             if aborted:
                 buffer[length] = ABORTED
         in_flight.append((index, buffer, engine.ibcast(buffer[: length + TRAILER], part.root, group)))

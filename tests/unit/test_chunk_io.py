@@ -282,7 +282,6 @@ def test_closing_early_lets_go_of_the_open_file(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.xfail(strict=True, reason="an error while a file is closed is told of another file")
 @pytest.mark.parametrize("fails", [0, 1])
 def test_an_error_at_the_end_of_a_file_is_told_of_that_file(tmp_path: Path, fails: int) -> None:
     # For the first file it is the next one that is named, for the last one the first.

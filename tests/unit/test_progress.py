@@ -171,7 +171,6 @@ def test_an_interrupted_wait_that_ends_later_resumes_nothing(loop: Loop) -> None
     assert seen == ["interrupted", 2]
 
 
-@pytest.mark.xfail(strict=True, reason="an interruption is lost while the coroutine is about to be resumed")
 @pytest.mark.parametrize("when", ["before the start", "with the end of the wait"])
 def test_no_interruption_is_lost(loop: Loop, when: str) -> None:
     awaited: Completion[None] = Completion()

@@ -57,10 +57,11 @@ class FakeOperations:
             write(memoryview(piece))
         return Reply()
 
-    def wait_readable(self, fd: int) -> None:
+    def wait_readable(self, fd: int) -> bool:
         if self.waits and (problem := self.waits.pop(0)):
             raise problem
         select.select([fd], [], [])
+        return True
 
 
 class Terminal:
@@ -123,9 +124,10 @@ def test_the_prompt_is_there_before_a_line_is_typed(terminal: Terminal, capfd: C
     shown: list[str] = []
 
     class Typist(FakeOperations):
-        def wait_readable(self, fd: int) -> None:
+        def wait_readable(self, fd: int) -> bool:
             shown.append(capfd.readouterr().out)
             terminal.type(b"ls\n" if len(shown) == 1 else b"quit\n", end=False)
+            return True
 
     assert run_interactive(Typist(), Output()) == 0
     assert shown == ["dft> ", "'a b'\ndft> "]
@@ -249,9 +251,10 @@ def test_lines_come_whole_from_pieces() -> None:
     pieces = [b"on", b"e\ntwo\nth", b"ree\xff", b""]
 
     class Feeder(FakeOperations):
-        def wait_readable(self, fd: int) -> None:
+        def wait_readable(self, fd: int) -> bool:
             piece = pieces.pop(0)
             os.write(writer, piece) if piece else os.close(writer)
+            return True
 
     assert list(LineReader(Feeder(), reader)) == [(1, "one"), (2, "two"), (3, "three\udcff")]
     os.close(reader)
@@ -338,7 +341,7 @@ def test_the_local_shell_leaves_the_commands_to_come_alone(terminal: Terminal, c
 
 def test_cancelling_ends_the_shell_command_and_what_it_started(capfd: Captured) -> None:
     class Interrupted(FakeOperations):
-        def wait_readable(self, fd: int) -> None:
+        def wait_readable(self, fd: int) -> bool:
             time.sleep(0.2)
             raise Cancelled("interrupted")
 

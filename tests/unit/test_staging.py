@@ -160,7 +160,6 @@ def test_removing_what_is_not_there_does_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.xfail(os.geteuid() != 0, strict=True, reason="a retry cannot open a read-only file that it made")
 @pytest.mark.parametrize("size", [3, SMALL_FILE + 1])
 def test_a_second_try_may_come_upon_what_the_first_one_wrote(tmp_path: Path, size: int) -> None:
     content = b"y" * size

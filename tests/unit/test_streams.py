@@ -445,7 +445,6 @@ def test_the_first_reason_of_a_stop_counts() -> None:
     assert stop.reason is first
 
 
-@pytest.mark.xfail(strict=True, reason="an error that is not a DftError leaves the other end waiting")
 @pytest.mark.parametrize("end", ["source", "sink"])
 def test_a_bug_on_one_end_does_not_hang_the_other(end: str) -> None:
     network, bug = Network(1, eager=False), MemoryError()
@@ -457,7 +456,6 @@ def test_a_bug_on_one_end_does_not_hang_the_other(end: str) -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="an error that is not a DftError leaves the other ranks waiting")
 @pytest.mark.parametrize("end", ["source", "sink"])
 def test_a_bug_on_one_rank_of_a_broadcast_does_not_hang_the_others(end: str) -> None:
     network, bug = Network(1, eager=False), MemoryError()
