@@ -65,10 +65,17 @@ class InputFiles(Protocol):
 
 
 class ChunkReader:
-    """A source that reads a layout's chunks from files, and makes their digests where they travel along."""
+    """A source that reads a layout's chunks from files, and makes their digests where they travel along.
 
-    def __init__(self, layout: Layout, files: InputFiles, as_error: ErrorMap) -> None:
+    most_lost: how many pieces may turn out to be unreadable.  Zeros are sent for them, which their digests
+    give away, so that one lost file does not hold up the others; ``problem`` says why.
+    """
+
+    def __init__(self, layout: Layout, files: InputFiles, as_error: ErrorMap, most_lost: int = 0) -> None:
         self.layout = layout
+        #: Why the first piece that was lost could not be read.
+        self.problem: DftError | None = None
+        self._may_lose = most_lost
         self._files = files
         self._as_error = as_error
         self._walk = PieceWalk(layout)
@@ -84,10 +91,16 @@ class ChunkReader:
         payload = min(len(buffer), self._payload_left)
         self._payload_left -= payload
         for piece in self._walk.advance(payload):
+            data = buffer[piece.start : piece.start + piece.length]
             try:
-                self._read_piece(piece, buffer[piece.start : piece.start + piece.length])
+                self._read_piece(piece, data)
             except OSError as problem:
-                raise self._as_error(problem, piece.file) from problem
+                error = self._as_error(problem, piece.file)
+                if not self._may_lose:
+                    raise error from problem
+                self._may_lose -= 1
+                self.problem = self.problem or error
+                data[:] = bytes(len(data))
         if not self._payload_left:
             self._close_file()
         if payload < len(buffer):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from dft import protocol
-from dft.chunk_io import ChunkWriter
+from dft.chunk_io import ChunkReader, ChunkWriter
 from dft.errors import Cancelled, DftError, LocalFileError, ProtocolError
 from dft.local_files import LocalTree, copy_to, local_reader
 from dft.model import KIND_DIRECTORY, Layout
@@ -134,9 +134,10 @@ class DataServer:
             return FailedSink(problem)
 
     async def _send_chunks(self, request: protocol.Send) -> protocol.Message:
+        reader = self.store.reader(request.layout)
         await send_stream(
             self._engine,
-            self.store.reader(request.layout),
+            reader,
             request.layout.stream_size,
             request.dest,
             request.tag,
@@ -145,6 +146,8 @@ class DataServer:
             self._window,
         )
         self._stops.pop(request.transfer, None)
+        if reader.problem:
+            raise reader.problem
         return protocol.Done(request.call)
 
     async def _broadcast(self, request: protocol.Broadcast) -> protocol.Message:
@@ -161,8 +164,9 @@ class DataServer:
         stop = self._stop_of(request.transfer)
         error = await broadcast_stream(self._engine, request.group, parts, self._broadcasting, stop)
         self._stops.pop(request.transfer, None)
-        if error:
-            raise error
+        lost = (part.source.problem for part in parts if isinstance(part.source, ChunkReader))
+        if problem := next(filter(None, lost), error):
+            raise problem
         for writer in writers:
             if isinstance(writer, ChunkWriter):
                 await self._loop.in_thread(stage.seal, writer)

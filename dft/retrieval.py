@@ -7,6 +7,7 @@ was checked is handed out.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,9 @@ from dft.streams import receive_stream
 
 #: Makes the sink of one stream: a layout, its files' numbers among the entries, whether they are new.
 MakeWriter = Callable[[Layout, list[int], bool], ChunkWriter]
+
+#: Times that a node is asked for a chunk that it does not send.
+MOST_TRIES = 2
 
 #: Chunks of a file that are wanted: all of them, or a range.
 Wanted = dict[int, list[int]]
@@ -45,27 +49,44 @@ async def fetch(
             for chunk in range(holding.first, holding.first + holding.count):
                 if (number, chunk) in holders:
                     holders[number, chunk] += present
+    strikes: Counter[tuple[int, int, int]] = Counter()
     empty = [number for number, chunks in wanted.items() if not chunks]
-    notes: list[str] = []
+    # For (node, file, why): the chunks that were bad; none where a stream broke off.
+    bad: dict[tuple[str, int, str], list[int]] = {}
     fresh = True
     missing = list(holders)
     last_error = ""
     while missing or empty:
-        plan = _plan(cluster, entries, missing, holders, last_error)
+        plan = _plan(cluster, entries, missing, holders, strikes, last_error)
         if empty:
             _write_empty(entries, empty, make_writer)
             empty = []
         failed = await _fetch_once(cluster, entries, plan, make_writer, fresh)
         missing = []
-        for node, number, chunk, why in failed:
-            holders[number, chunk] = [holder for holder in holders[number, chunk] if holder is not node]
+        for node, number, chunk, why, is_bad in failed:
             missing.append((number, chunk))
             reason = why.message.removeprefix(f"{node.name}: ")
             last_error = f"{node.name}: {reason}"
-            notes.append(f"chunk {chunk} of {shown(entries[number].name)} on {node.name} is bad: {reason}")
+            # A stream that broke off says nothing of the chunks behind the break: they have a second try.
+            strikes[number, chunk, node.rank] += 1
+            if is_bad or strikes[number, chunk, node.rank] == MOST_TRIES:
+                holders[number, chunk] = [other for other in holders[number, chunk] if other is not node]
+            chunks = bad.setdefault((node.name, number if is_bad else -1, reason), [])
+            if is_bad:
+                chunks.append(chunk)
         fresh = False
         missing.sort()
-    return notes
+    return [_note(entries, node, number, why, chunks) for (node, number, why), chunks in bad.items()]
+
+
+def _note(entries: list[FileEntry], node: str, number: int, why: str, chunks: list[int]) -> str:
+    """Tell of replicas that were replaced by others."""
+    if not chunks:
+        return f"{node}: {why}"
+    name = shown(entries[number].name)
+    if len(chunks) == 1:
+        return f"chunk {chunks[0]} of {name} on {node} is bad: {why}"
+    return f"{len(chunks)} chunks of {name} on {node} are bad, the first is {chunks[0]}: {why}"
 
 
 def _write_empty(entries: list[FileEntry], numbers: list[int], make_writer: MakeWriter) -> None:
@@ -83,9 +104,10 @@ def _plan(
     entries: list[FileEntry],
     missing: list[tuple[int, int]],
     holders: dict[tuple[int, int], list[Node]],
+    strikes: Counter[tuple[int, int, int]],
     last_error: str,
 ) -> dict[int, list[tuple[int, int]]]:
-    """Choose a holder for each chunk so that all holders have about the same bytes to send."""
+    """Choose a holder for each chunk so that all have about the same bytes to send, the reliable first."""
     load = {node.rank: 0 for node in cluster.nodes}
     plan: dict[int, list[tuple[int, int]]] = {}
     for number, chunk in missing:
@@ -98,7 +120,10 @@ def _plan(
                     f"{last_error}"
                 )
             raise NoReplica(f"chunk {chunk} of {shown(entry.name)} is on no node of this session")
-        rank = min((node.rank for node in able), key=lambda r: load[r])
+        if strikes:
+            fewest = min(strikes[number, chunk, node.rank] for node in able)
+            able = [node for node in able if strikes[number, chunk, node.rank] == fewest]
+        rank = min((node.rank for node in able), key=load.__getitem__)
         load[rank] += entry.chunk_length(chunk)
         plan.setdefault(rank, []).append((number, chunk))
     return plan
@@ -121,8 +146,11 @@ async def _fetch_once(
     plan: dict[int, list[tuple[int, int]]],
     make_writer: MakeWriter,
     fresh: bool,
-) -> list[tuple[Node, int, int, DftError]]:
-    """Run one stream from each node of the plan; return (node, entry, chunk, why) of what failed."""
+) -> list[tuple[Node, int, int, DftError, bool]]:
+    """Run one stream from each node of the plan.
+
+    Returns (node, entry, chunk, why, whether it came and was bad) of what failed.
+    """
     transfer, stop = cluster.new_transfer()
     window = cluster.window_for(len(plan))
     tasks: list[Task[Any]] = []
@@ -169,7 +197,7 @@ async def _fetch_once(
         for run in layout.runs:
             for chunk in range(run.first, run.first + run.count):
                 if (run.file, chunk) not in good:
-                    failed.append((node, numbers[run.file], chunk, why))
+                    failed.append((node, numbers[run.file], chunk, why, (run.file, chunk) in bad))
     return failed
 
 

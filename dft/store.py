@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterable
 
@@ -30,10 +31,21 @@ from dft.names import shown
 
 FORMAT = 1
 
+#: Unreadable pieces after which a stream from a store breaks off: then it is the disk, and not a file.
+MOST_LOST = 64
+
 
 def default_root() -> str:
-    """Return the store of a user who named none: a directory of theirs in this node's temporary one."""
-    return os.path.join(os.environ.get("TMPDIR", "/tmp"), f"dft-{os.getuid()}")
+    """Return the store of a user who named none: a directory of theirs in this node's temporary one.
+
+    Raises StoreError when somebody else was there first: anyone may make directories there.
+    """
+    path = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"dft-{os.getuid()}")
+    if os.path.lexists(path):
+        info = os.lstat(path)
+        if info.st_uid != os.getuid() or not stat.S_ISDIR(info.st_mode) or info.st_mode & 0o022:
+            raise StoreError(f"the store {path} is not yours alone: give another --store")
+    return path
 
 
 def store_error(problem: OSError, path: str) -> DftError:
@@ -170,8 +182,8 @@ class Store:
         return self.path(b"files", name)
 
     def reader(self, layout: Layout) -> ChunkReader:
-        """Read chunks back as a stream."""
-        return ChunkReader(layout, _StoredFiles(self, layout), self._read_error(layout))
+        """Read chunks back as a stream; for what cannot be read come zeros and, at the end, ``problem``."""
+        return ChunkReader(layout, _StoredFiles(self, layout), self._read_error(layout), MOST_LOST)
 
     def _read_error(self, layout: Layout):  # type: ignore[no-untyped-def]
         def as_error(problem: OSError, file: int) -> DftError:

@@ -357,13 +357,19 @@ class Sandbox:
 
     def run(self, *args: str, stdin: bytes | str = b"", **how: Any) -> Completed:
         """Run dft with ``args`` to its end; ``how`` as for ``start``."""
-        run = self.start(*args, **how)
-        try:
-            with suppress(BrokenPipeError):
-                run.write(stdin.encode() if isinstance(stdin, str) else stdin)
-            return run.wait()
-        finally:
-            run.kill()
+        for last_try in (False, True):
+            run = self.start(*args, **how)
+            try:
+                with suppress(BrokenPipeError):
+                    run.write(stdin.encode() if isinstance(stdin, str) else stdin)
+                return run.wait()
+            except AssertionError:
+                # Once in some hundred starts Open MPI 5.0.11 says so and hangs before any rank runs.
+                if last_try or "listener thread failed to start" not in run.stderr:
+                    raise
+            finally:
+                run.kill()
+        raise AssertionError("not reached")
 
     @contextmanager
     def session(self, *args: str, **how: Any) -> Iterator[Run]:

@@ -282,7 +282,7 @@ def test_threads_end_with_the_loop() -> None:
     loop.run(scenario())
     loop.close()
     for _ in range(100):
-        if threading.active_count() == before:
+        if threading.active_count() <= before:
             break
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # another test's may have ended meanwhile
