@@ -7,19 +7,18 @@ quit.  Nothing here knows threads or clocks: blocking work goes through ``Loop.i
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from dft import protocol
 from dft.chunk_io import ChunkReader, ChunkWriter
-from dft.errors import Cancelled, DftError, LocalFileError, ProtocolError, StoreError
+from dft.errors import Cancelled, DftError, LocalFileError, ProtocolError
 from dft.local_files import LocalTree, copy_to, local_reader
 from dft.model import KIND_DIRECTORY, Layout
 from dft.mpi_engine import Engine
 from dft.names import shown
 from dft.progress import Completion, Loop
-from dft.store import Stage, Store
+from dft.store import Stage, Store, default_root
 from dft.streams import (
     BroadcastPart,
     Buffers,
@@ -31,19 +30,6 @@ from dft.streams import (
     segment_lengths,
     send_stream,
 )
-
-
-def default_root() -> str:
-    """Return the store of a user who named none: a directory of theirs in this node's temporary one.
-
-    Raises StoreError when somebody else was there first: anyone may make directories there.
-    """
-    path = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"dft-{os.getuid()}")
-    if os.path.lexists(path):
-        info = os.lstat(path)
-        if info.st_uid != os.getuid() or not stat.S_ISDIR(info.st_mode) or info.st_mode & 0o022:
-            raise StoreError(f"the store {path} is not yours alone: give another --store")
-    return path
 
 
 class DataServer:

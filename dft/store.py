@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterable
 
@@ -32,6 +33,19 @@ FORMAT = 1
 
 #: Unreadable pieces after which a stream from a store breaks off: then it is the disk, and not a file.
 MOST_LOST = 64
+
+
+def default_root() -> str:
+    """Return the store of a user who named none: a directory of theirs in this node's temporary one.
+
+    Raises StoreError when somebody else was there first: anyone may make directories there.
+    """
+    path = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"dft-{os.getuid()}")
+    if os.path.lexists(path):
+        info = os.lstat(path)
+        if info.st_uid != os.getuid() or not stat.S_ISDIR(info.st_mode) or info.st_mode & 0o022:
+            raise StoreError(f"the store {path} is not yours alone: give another --store")
+    return path
 
 
 def store_error(problem: OSError, path: str) -> DftError:
