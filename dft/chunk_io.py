@@ -12,7 +12,7 @@ from typing import Protocol
 import xxhash
 
 from dft.errors import CorruptChunk, DftError
-from dft.model import DIGEST_SIZE, KIND_DIRECTORY, Layout
+from dft.model import DIGEST_SIZE, KIND_DIRECTORY, FileEntry, Layout
 from dft.names import shown
 from dft.pieces import Piece, PieceWalk
 
@@ -271,3 +271,14 @@ class ChunkWriter:
             self._files.finish()
         except OSError as problem:
             raise self._as_error(problem, max(self._file, 0)) from problem
+
+
+def copy_chunk(source: int, target: int, entry: FileEntry, chunk: int) -> None:
+    """Copy a chunk between two objects of a file, block by block; zeros stay holes."""
+    offset = chunk * entry.chunk_size
+    end = offset + entry.chunk_length(chunk)
+    while offset < end:
+        block = os.pread(source, min(1 << 20, end - offset), offset)
+        if not block:
+            break  # whoever reads the chunk will find it short
+        offset += os.pwrite(target, block, offset) if block.strip(b"\0") else len(block)

@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Iterable
 
 from dft import staging
-from dft.chunk_io import ChunkReader, ChunkWriter
+from dft.chunk_io import ChunkReader, ChunkWriter, copy_chunk
 from dft.errors import CorruptChunk, DftError, StoreError, StoreFull
 from dft.locks import OwnerLock
 from dft.manifest import entry_with, read_manifest, with_digests, write_manifest
@@ -338,7 +338,7 @@ class Stage:
                 target = os.open(os.path.join(objects, name), os.O_WRONLY | os.O_CLOEXEC)
                 try:
                     for chunk in sorted(held[file_id] - brought[file_id]):
-                        _copy_chunk(source, target, entries[file_id], chunk)
+                        copy_chunk(source, target, entries[file_id], chunk)
                 finally:
                     os.close(target)
             finally:
@@ -356,17 +356,6 @@ class Stage:
         os.utime(source, ns=(entry.mtime_ns, entry.mtime_ns))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.rename(source, target)
-
-
-def _copy_chunk(source: int, target: int, entry: FileEntry, chunk: int) -> None:
-    """Copy a chunk between two objects of a file, block by block; zeros stay holes."""
-    offset = chunk * entry.chunk_size
-    end = offset + entry.chunk_length(chunk)
-    while offset < end:
-        block = os.pread(source, min(1 << 20, end - offset), offset)
-        if not block:
-            break  # whoever reads the chunk will find it short
-        offset += os.pwrite(target, block, offset) if block.strip(b"\0") else len(block)
 
 
 class _IncomingFiles:
