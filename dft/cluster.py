@@ -208,10 +208,27 @@ class Cluster:
         except (Cancelled, Terminated) as reason:
             stop.request(reason)
             aborts = self.call_all(self.nodes, protocol.Abort, transfer)
-            await settled(tasks)
-            await settled(aborts)
+            await uninterrupted([*tasks, *aborts])
             raise
         return [error_of(task) for task in tasks]
+
+
+async def uninterrupted(tasks: list[Task[Any]]) -> None:
+    """Wait until every task has ended, whatever the user asks: for what must not be left half done.
+
+    That the session shall end is raised afterwards; that the command shall be cancelled comes too late.
+    """
+    ending: Terminated | None = None
+    while True:
+        try:
+            await settled(tasks)
+            break
+        except Cancelled:
+            continue
+        except Terminated as reason:
+            ending = reason
+    if ending is not None:
+        raise ending
 
 
 def error_of(task: Task[Any]) -> DftError | None:

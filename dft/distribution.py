@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from dft import protocol
-from dft.cluster import Cluster, Node, error_of, first_cause
+from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
 from dft.errors import DftError, NoReplica
 from dft.local_files import LocalTree, local_reader
 from dft.model import ChunkRun, FileEntry, Layout, runs_of, whole_files
@@ -121,8 +121,7 @@ async def _commit(upload: Upload, nodes: list[Node], failures: Failures, new: bo
     """Publish on the nodes that have it all, and have the others forget what they have."""
     cluster = upload.cluster
     lost = [node for node in nodes if node.rank in failures]
-    discards = cluster.call_all(lost, protocol.Discard, upload.transfer)
-    await settled(discards)
+    await uninterrupted(cluster.call_all(lost, protocol.Discard, upload.transfer))
     await upload.commit([node for node in nodes if node.rank not in failures], new)
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from dft import protocol
 from dft.catalog import Holding
-from dft.cluster import Cluster, Node, error_of, first_cause
-from dft.errors import Cancelled, CatalogError, DftError, NoReplica, Terminated
+from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
+from dft.errors import CatalogError, DftError, NoReplica
 from dft.local_files import LocalTree, local_reader, new_file_ids
 from dft.manifest import entry_with
 from dft.model import DIGEST_SIZE, KIND_DIRECTORY, ChunkRun, FileEntry, Layout, runs_of, whole_files
 from dft.names import shown
 from dft.placement import choose_nodes, spread
-from dft.progress import Task, settled
+from dft.progress import Task
 from dft.streams import Stop, send_stream
 
 #: Files whose layouts travel in one message: bounds the memory for trees of millions of files.
@@ -78,7 +78,7 @@ class Upload:
         else:
             catalog.add_holdings(self.transfer, self.holdings)
         tasks = self.cluster.call_all(nodes, protocol.Publish, self.transfer)
-        await settled(tasks)
+        await uninterrupted(tasks)
         self.cluster.end_transfer(self.transfer)
         problem = first_cause(map(error_of, tasks))
         if problem is not None:
@@ -88,10 +88,7 @@ class Upload:
     async def give_up(self) -> None:
         """Have every node forget what this transfer staged."""
         tasks = self.cluster.call_all(self.cluster.nodes, protocol.Discard, self.transfer)
-        try:
-            await settled(tasks)
-        except (Cancelled, Terminated):
-            await settled(tasks)
+        await uninterrupted(tasks)
         self.cluster.end_transfer(self.transfer)
 
 
