@@ -118,7 +118,7 @@ class Task(Completion[T]):
 class Loop:
     """Runs tasks, polls, and naps when there is nothing to do.  One per rank, on its main thread."""
 
-    def __init__(self, threads: int = 4) -> None:
+    def __init__(self, threads: int = 2) -> None:
         self._ready: deque[Task[Any]] = deque()
         self._waiting: dict[Task[Any], Completion[Any]] = {}
         self._pollers: list[Callable[[], bool]] = []
