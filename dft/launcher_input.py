@@ -14,6 +14,13 @@ import stat
 INPUT_VARIABLE = "DFT_INPUT"
 
 
+#: The programs whose standard input is passed on to rank 0.
+_LAUNCHERS = {"prterun", "mpirun", "mpiexec", "orterun"}
+
+#: Filled once standard input is a pipe of dft's own, which shows its end itself.
+_own_input: list[str] = []
+
+
 def take_input() -> None:
     """Make the launcher's named pipe, where there is one, this process's standard input."""
     fifo = os.environ.pop(INPUT_VARIABLE, None)
@@ -21,15 +28,23 @@ def take_input() -> None:
         descriptor = os.open(fifo, os.O_RDONLY)
         os.dup2(descriptor, 0)
         os.close(descriptor)
+        _own_input.append(fifo)
 
 
 def launcher_input_ended() -> bool:
     """Whether the process that started this one has read its standard input to the end.
 
-    False when that cannot be told: the launcher is on another host, or its input is a terminal.
+    False when that cannot be told: the launcher is on another host, or its input is a terminal; and when
+    standard input is not the launcher's to pass on.
     """
+    if _own_input:
+        return False
     path = f"/proc/{os.getppid()}/fd/0"
     try:
+        with open(f"/proc/{os.getppid()}/comm", encoding="ascii") as file:
+            # A daemon of the launcher's on another host has an input that means nothing.
+            if file.read().strip() not in _LAUNCHERS:
+                return False
         info = os.stat(path)
         if stat.S_ISFIFO(info.st_mode):
             return _pipe_ended(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.harness import PROMPT, Sandbox, random_file
 from tests.sessions.checks import complaint_of, complaints, quit_session
 
@@ -66,3 +68,13 @@ def test_dft_starts_itself_and_takes_the_end_of_its_input_for_quit(dft: Sandbox)
     done = dft.run("-n", "2", "-c", "ls_nodes; get nothing", ranks=None, timeout=20)
     assert done.returncode == 11 and len(complaints(done.stderr)) == 1
     assert len([line for line in done.stdout.splitlines() if " up " in line]) == 1
+
+
+def test_a_person_may_take_their_time(dft: Sandbox) -> None:
+    # Longer than the quiet after which a session under mpirun looks whether its input has ended.
+    with dft.session(ranks=None) as session:
+        time.sleep(0.7)
+        assert session.do("lpwd") == f"{dft.work}\n"
+        time.sleep(0.7)
+        assert session.do("ls") == ""
+        quit_session(session)
