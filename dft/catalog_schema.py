@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import sqlite3
 import stat
 import struct
@@ -129,7 +128,7 @@ def connect(path: Path) -> tuple[sqlite3.Connection, str]:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
             # Before the log is in use: thus the marks are in the file itself, where check_header looks.
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
-            connection.execute("INSERT INTO meta VALUES (?)", (secrets.token_hex(16),))
+            connection.execute("INSERT INTO meta VALUES (?)", (os.urandom(16).hex(),))
             connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")

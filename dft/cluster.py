@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -190,7 +189,7 @@ class Cluster:
 
     def new_transfer(self) -> tuple[int, Stop]:
         """Begin a transfer: its number, and the stop that ends its streams."""
-        transfer, stop = 1 + secrets.randbelow(2**62), Stop()
+        transfer, stop = 1 + int.from_bytes(os.urandom(8)) % 2**62, Stop()
         self._stops[transfer] = stop
         return transfer, stop
 

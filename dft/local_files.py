@@ -6,7 +6,6 @@ Used by rank 0 for the person's files and by a data server for ``put --from`` an
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Callable
@@ -33,7 +32,7 @@ def local_error(problem: OSError, path: bytes, doing: str) -> LocalFileError:
 
 def new_file_ids(count: int) -> range:
     """Draw ``count`` consecutive file ids, at random from 2**63: two publications do not meet."""
-    first = 1 + secrets.randbelow(2**63 - 2**40)
+    first = 1 + int.from_bytes(os.urandom(8)) % (2**63 - 2**40)
     return range(first, first + count)
 
 
@@ -161,7 +160,7 @@ class LocalPlacement:
         self._directory = directory
         self._entries = entries
         self._paths = paths
-        self._stage = os.path.join(directory, b".dft-" + secrets.token_hex(8).encode())
+        self._stage = os.path.join(directory, b".dft-" + os.urandom(8).hex().encode())
         self._trees: list[staging.StagedTree] = []
 
     def check_free(self, force: bool) -> None:
@@ -253,7 +252,7 @@ def copy_to(source: bytes, target: bytes, mode: int, mtime_ns: int) -> None:
 
     Directories above it are made.  Raises LocalFileError.
     """
-    temporary = os.path.join(os.path.dirname(target), b".dft-" + secrets.token_hex(8).encode())
+    temporary = os.path.join(os.path.dirname(target), b".dft-" + os.urandom(8).hex().encode())
     try:
         os.makedirs(os.path.dirname(target) or b".", exist_ok=True)
         try:

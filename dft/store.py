@@ -18,7 +18,6 @@ import errno
 import json
 import os
 import stat
-import uuid
 from collections.abc import Iterable
 
 from dft import staging
@@ -121,7 +120,7 @@ class Store:
         return NodeId(str(node_id))
 
     def _make_identity(self, path: str, catalog_id: str) -> NodeId:
-        node_id = NodeId(uuid.uuid4().hex)
+        node_id = NodeId(os.urandom(16).hex())
         try:
             if os.listdir(os.path.join(self.root, "manifests")):
                 raise StoreError(f"the store {self.root} has lost its identity file; give another --store")
