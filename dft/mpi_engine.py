@@ -8,7 +8,6 @@ the main thread of a rank may call these functions.  MPI's exceptions become Tra
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,9 +32,6 @@ mpi4py.rc.thread_level = "funneled"
 mpi4py.rc.finalize = False
 
 from mpi4py import MPI  # noqa: E402
-
-#: Largest count of one MPI call.
-MAX_COUNT = 2**31 - 1
 
 #: Tags of streams are 1 to this: MPI promises that a tag of 32767 is legal.
 MAX_TAG = 32767
@@ -73,15 +69,9 @@ class Engine:
         self._outcomes: list[tuple[Completion[Any], Any]] = []
         self._statuses: list[MPI.Status] = []
         self._receiving_control = False
-        self._inbox: deque[tuple[int, bytearray]] = deque()
         #: Called with (sender's rank, wire form) for each control message, in the order of each sender.
         self.on_control: Callable[[int, bytearray], None] = lambda source, wire: None
         loop.add_poller(self.poll)
-
-    @property
-    def library(self) -> str:
-        """Name and version of the MPI library."""
-        return MPI.Get_library_version().split(",")[0].splitlines()[0].strip()
 
     def poll(self) -> bool:
         """Complete what MPI has finished and take in control messages; return whether there was any."""
@@ -177,11 +167,6 @@ class Engine:
     def close(self) -> None:
         """Finalize MPI; every rank does, after its last message."""
         MPI.Finalize()
-
-
-def world_size() -> int:
-    """Return the number of ranks of this run."""
-    return int(MPI.COMM_WORLD.Get_size())
 
 
 def abort(code: int) -> None:

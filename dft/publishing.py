@@ -15,7 +15,7 @@ from dft import protocol
 from dft.catalog import Holding
 from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
 from dft.errors import CatalogError, DftError, NoReplica
-from dft.local_files import LocalTree, local_reader, new_file_ids
+from dft.local_files import LocalTree, local_reader
 from dft.manifest import entry_with
 from dft.model import DIGEST_SIZE, KIND_DIRECTORY, ChunkRun, FileEntry, Layout, runs_of, whole_files
 from dft.names import shown
@@ -73,10 +73,14 @@ class Upload:
         new: whether the entries are new, or only further replicas of published ones.
         """
         catalog = self.cluster.catalog
-        if new:
-            catalog.publish(self.transfer, self.entries, self.holdings)
-        else:
-            catalog.add_holdings(self.transfer, self.holdings)
+        try:
+            if new:
+                catalog.publish(self.transfer, self.entries, self.holdings)
+            else:
+                catalog.add_holdings(self.transfer, self.holdings)
+        except DftError:
+            await self.give_up()
+            raise
         tasks = self.cluster.call_all(nodes, protocol.Publish, self.transfer)
         await uninterrupted(tasks)
         self.cluster.end_transfer(self.transfer)
@@ -190,11 +194,8 @@ async def publish_from_node(
     """Publish what lies at ``path`` on a node: it keeps the chunks, only metadata travels."""
     scanned: protocol.Scanned = await cluster.call(node.rank, protocol.Scan, path, name, chunk_size)
     tree = LocalTree()
-    ids = new_file_ids(len(scanned.files))
-    tree.entries = [
-        FileEntry(i, e.name, e.kind, e.size, e.mode, e.mtime_ns, e.chunk_size)
-        for i, e in zip(ids, scanned.files, strict=True)
-    ]
+    tree.entries = scanned.files
+    tree.number()
     tree.paths = [path + entry.name[len(name) :] for entry in tree.entries]
     tree.skipped = scanned.skipped
     cluster.catalog.check_free(tree.entries)

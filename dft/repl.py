@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from dft.commands import Cat, Command, Help, Quit, Shell, help_text, parse
-from dft.errors import Cancelled, DftError, InternalError, LocalFileError, Terminated
+from dft.errors import Cancelled, DftError, LocalFileError, Terminated, told
 from dft.output import Output, OutputClosed, Printer
 from dft.replies import Reply, Text
 
@@ -270,9 +270,6 @@ def _cancelled(problem: DftError) -> DftError:
 
 def _explained(problem: Exception, printer: Printer) -> DftError:
     """Make an unexpected exception an InternalError of one line."""
-    if isinstance(problem, DftError):
-        return problem
-    if printer.output.verbose:
+    if printer.output.verbose and not isinstance(problem, DftError):
         traceback.print_exception(problem)
-    text = " ".join(f"{type(problem).__name__}: {problem}".split())
-    return InternalError(f"bug in dft: {text}; please report")
+    return told(problem)

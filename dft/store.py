@@ -273,7 +273,6 @@ class Stage:
         self._store = store
         self._transfer = transfer
         self._root = store.path(b"incoming", b"%016x" % transfer)
-        self._tree: staging.StagedTree | None = None
         self._parts = 0
 
     def writer(self, layout: Layout) -> ChunkWriter:
