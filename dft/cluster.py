@@ -16,7 +16,8 @@ from dft.model import NodeId
 from dft.mpi_engine import MAX_TAG, Engine
 from dft.nodesets import expand, fold
 from dft.progress import Completion, Task, settled
-from dft.streams import Buffers, Stop, broadcast_buffers
+from dft.streams import Buffers, Stop
+from dft.tuning import Network
 
 
 @dataclass
@@ -49,7 +50,9 @@ class Cluster:
         #: Rank 0's buffers, shared by all streams of a command: its memory is bounded by these.
         self.sending = Buffers(segment_size, 2 * window)
         self.receiving = Buffers(segment_size, 2 * window)
-        self.broadcasting = broadcast_buffers(segment_size, window)
+        self.broadcast_memory = segment_size * window
+        #: What is known of the network between the nodes.
+        self.network = Network(latency=1e-3, byte_time=1 / 125e6)
         self._hosts: dict[int, tuple[str, int]] = {}
         self._all_said_hello: Completion[None] = Completion()
         self._calls: dict[int, tuple[int, Completion[protocol.Message]]] = {}
@@ -173,6 +176,14 @@ class Cluster:
         """Return the node on rank 0's host, or the first one where that host has none."""
         host = os.uname().nodename
         return next((node for node in self.nodes if node.host == host), self.nodes[0])
+
+    def by_host(self, ranks: Iterable[int]) -> list[list[int]]:
+        """Put ranks together by their hosts, rank 0 among them or not, in the order of their first ranks."""
+        hosts: dict[str, list[int]] = {}
+        for rank in sorted(ranks):
+            host = self._hosts[rank][0] if rank else os.uname().nodename
+            hosts.setdefault(host, []).append(rank)
+        return list(hosts.values())
 
     def by_number(self) -> dict[int, Node]:
         """Return the nodes of this session by their numbers in the catalog."""

@@ -65,7 +65,7 @@ Examples:
   diffuse data/run.h5 'logs/*'
 """,
     """\
-Usage: bcast PATH [NAME] [--nodes LIST] [--to PATH]
+Usage: bcast PATH [NAME] [--nodes LIST] [--to PATH] [--algorithm NAME]
 
 Give all nodes a complete copy, published first where it is not yet.
 
@@ -73,6 +73,8 @@ Options:
   --nodes LIST  Only these nodes, as in n[01-07],n12.
   --to PATH     Place the copy at this absolute path on each node as well. What
                 is there is replaced by a rename, never half written.
+  --algorithm NAME  How the bytes fan out: chain, binomial, circulant, mpi (the
+                MPI library's own broadcast) or auto, which picks [default: auto].
 
 Notes:
   PATH is a local file or directory, or else a published name. Each node ends

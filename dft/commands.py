@@ -13,12 +13,16 @@ import docopt
 
 from dft.command_texts import COMMANDS, OVERVIEW
 from dft.errors import UsageError
+from dft.fanout import SCHEDULED
 from dft.quoting import split_commands, words
 
 __all__ = ["COMMANDS", "Command", "help_text", "parse", "script_lines", "split_commands"]
 
 #: Other words for a command.
 ALIASES = {"exit": "quit"}
+
+#: How a broadcast may fan out; auto picks.
+ALGORITHMS = ("auto", "mpi", *SCHEDULED)
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,17 @@ class Diffuse:
 
 @dataclass(frozen=True)
 class Bcast:
-    """Give every node, or those of the node set ``nodes``, a complete copy, at ``to`` as well."""
+    """Give every node, or those of the node set ``nodes``, a complete copy, at ``to`` as well.
+
+    algorithm: one of ``ALGORITHMS``.
+    """
 
     verb: ClassVar[str] = "bcast"
     path: str
     name: str | None
     nodes: str | None
     to: str | None
+    algorithm: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -279,7 +287,12 @@ def _build(name: str, found: _Arguments) -> Command:
             to, nodes = found.optional("--to"), found.optional("--nodes")
             if to is not None:
                 _check_absolute("bcast: --to", to)
-            return Bcast(found.one("PATH"), found.optional("NAME"), nodes, to)
+            algorithm = found.optional("--algorithm") or "auto"
+            if algorithm not in ALGORITHMS:
+                raise UsageError(
+                    f"bcast: unknown algorithm {_quoted(algorithm)}: there are {', '.join(ALGORITHMS)}"
+                )
+            return Bcast(found.one("PATH"), found.optional("NAME"), nodes, to, algorithm)
         case "get":
             force, append = found.flag("--force"), found.flag("--append")
             return Get(found.one("NAME"), found.optional("LOCAL"), force, append)

@@ -11,25 +11,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from dft import protocol
+from dft.broadcasting import broadcast
 from dft.chunk_io import ChunkReader, ChunkWriter
 from dft.errors import Cancelled, DftError, LocalFileError, ProtocolError
+from dft.ibcast import BroadcastPart
 from dft.local_files import LocalTree, copy_to, local_reader
 from dft.model import KIND_DIRECTORY, Layout
 from dft.mpi_engine import Engine
 from dft.names import shown
 from dft.progress import Completion, Loop
 from dft.store import Stage, Store, default_root
-from dft.streams import (
-    BroadcastPart,
-    Buffers,
-    FailedSink,
-    Stop,
-    broadcast_buffers,
-    broadcast_stream,
-    receive_stream,
-    segment_lengths,
-    send_stream,
-)
+from dft.streams import Buffers, FailedSink, Stop, receive_stream, segment_lengths, send_stream
 
 
 class DataServer:
@@ -94,7 +86,7 @@ class DataServer:
         store = await self._loop.in_thread(Store, root, request.catalog_id)
         self._store = store
         self._window = request.window
-        self._broadcasting = broadcast_buffers(request.segment_size, request.window)
+        self._broadcast_memory = request.segment_size * request.window
         self._sending = Buffers(request.segment_size, request.window)
         self._receiving = Buffers(request.segment_size, request.window)
         total, free = store.space()
@@ -162,7 +154,7 @@ class DataServer:
                 writers.append(sink)
             parts.append(BroadcastPart(part.root, part.layout.stream_size, source, sink))
         stop = self._stop_of(request.transfer)
-        error = await broadcast_stream(self._engine, request.group, parts, self._broadcasting, stop)
+        error = await broadcast(self._engine, request.route, parts, self._broadcast_memory, stop)
         self._stops.pop(request.transfer, None)
         lost = (part.source.problem for part in parts if isinstance(part.source, ChunkReader))
         if problem := next(filter(None, lost), error):

@@ -10,20 +10,39 @@ import os
 from typing import Any
 
 from dft import protocol
+from dft.broadcasting import broadcast
 from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
 from dft.errors import DftError, NoReplica
+from dft.ibcast import BroadcastPart
 from dft.local_files import LocalTree, local_reader
 from dft.model import ChunkRun, FileEntry, Layout, runs_of, whole_files
 from dft.names import shown
 from dft.progress import Task, settled
 from dft.publishing import Upload, batches
-from dft.streams import BroadcastPart, broadcast_stream
+from dft.tuning import choose, segment_for
 
 #: Nodes that have no copy, and why.
 Failures = dict[int, DftError]
 
 
-async def broadcast_new(cluster: Cluster, tree: LocalTree, nodes: list[Node]) -> Failures:
+def _route(cluster: Cluster, ranks: list[int], size: int, algorithm: str) -> protocol.Route:
+    """Choose the way of ``size`` bytes over ``ranks``; algorithm: the user's wish, or ``auto``."""
+    hosts = cluster.by_host(ranks)
+    most = cluster.segment_size
+    if algorithm == "mpi":
+        # A pipeline of short segments; shorter ones would cost more than they gain (ADR 0004).
+        segment_size = max(1, most // 4)
+    elif algorithm == "auto":
+        choice = choose(len(hosts), size, most, cluster.network)
+        algorithm, segment_size = choice.algorithm, choice.segment_size
+    else:
+        segment_size = segment_for(algorithm, len(hosts), size, most, cluster.network).segment_size
+    return protocol.Route(algorithm, hosts, segment_size, cluster.next_tag())
+
+
+async def broadcast_new(
+    cluster: Cluster, tree: LocalTree, nodes: list[Node], algorithm: str = "auto"
+) -> Failures:
     """Publish a tree of rank 0's files on all of ``nodes`` at once.
 
     Returns the nodes (by rank) that could not keep it.  Raises when rank 0's files cannot be read, when
@@ -40,10 +59,11 @@ async def broadcast_new(cluster: Cluster, tree: LocalTree, nodes: list[Node]) ->
             reader = local_reader(layout, paths)
             rounds = [protocol.Round(0, layout)]
             part = BroadcastPart(0, layout.stream_size, reader, None)
+            route = _route(cluster, group, layout.stream_size, algorithm)
             own = cluster.loop.spawn(
-                broadcast_stream(cluster.engine, group, [part], cluster.broadcasting, upload.stop)
+                broadcast(cluster.engine, route, [part], cluster.broadcast_memory, upload.stop)
             )
-            await _run(upload, nodes, group, rounds, failures, own)
+            await _run(upload, nodes, route, rounds, failures, own)
             keepers = [node for node in nodes if node.rank not in failures]
             if not keepers:
                 raise failures[nodes[0].rank]
@@ -59,7 +79,9 @@ async def broadcast_new(cluster: Cluster, tree: LocalTree, nodes: list[Node]) ->
     return failures
 
 
-async def broadcast_published(cluster: Cluster, entries: list[FileEntry], nodes: list[Node]) -> Failures:
+async def broadcast_published(
+    cluster: Cluster, entries: list[FileEntry], nodes: list[Node], algorithm: str = "auto"
+) -> Failures:
     """Give all of ``nodes`` a complete copy of published files; return those (by rank) that failed.
 
     Raises NoReplica when a chunk has no holder in this session.
@@ -72,8 +94,9 @@ async def broadcast_published(cluster: Cluster, entries: list[FileEntry], nodes:
     roots = {part.root for part in rounds}
     group = sorted(roots | {node.rank for node in lacking})
     members = [node for node in cluster.nodes if node.rank in group]
+    route = _route(cluster, group, sum(part.layout.stream_size for part in rounds), algorithm)
     try:
-        await _run(upload, members, group, rounds, failures, None, {node.rank for node in lacking})
+        await _run(upload, members, route, rounds, failures, None, {node.rank for node in lacking})
         keepers = [node for node in lacking if node.rank not in failures]
         if not keepers:
             raise failures[lacking[0].rank]
@@ -89,7 +112,7 @@ async def broadcast_published(cluster: Cluster, entries: list[FileEntry], nodes:
 async def _run(
     upload: Upload,
     nodes: list[Node],
-    group: list[int],
+    route: protocol.Route,
     rounds: list[protocol.Round],
     failures: Failures,
     own: Task[DftError | None] | None,
@@ -100,7 +123,7 @@ async def _run(
     tasks: list[Task[Any]] = []
     for node in nodes:
         keep = node.rank not in failures and (keepers is None or node.rank in keepers)
-        call = cluster.call(node.rank, protocol.Broadcast, upload.transfer, group, rounds, keep)
+        call = cluster.call(node.rank, protocol.Broadcast, upload.transfer, route, rounds, keep)
         tasks.append(cluster.loop.spawn(call))
     everything = [*tasks, own] if own is not None else tasks
     errors = await cluster.finish(upload.transfer, upload.stop, everything)

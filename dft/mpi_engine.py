@@ -19,6 +19,8 @@ from dft.progress import Completion, Loop
 _SETTINGS = {
     "OMPI_MCA_coll_libnbc_ibcast_algorithm": "3",
     "OMPI_MCA_btl": "^ofi",
+    # Over TCP a longer message waits for answers again and again, each of which costs naps at both ends.
+    "OMPI_MCA_btl_tcp_eager_limit": str((256 << 10) + 4096),
     "MPIR_CVAR_IBCAST_INTRA_ALGORITHM": "tsp_ring",
     "MPIR_CVAR_IBCAST_RING_CHUNK_SIZE": "65536",
     "MPIR_CVAR_IBCAST_DEVICE_COLLECTIVE": "0",
@@ -142,6 +144,10 @@ class Engine:
     def isend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
         """Start sending a segment; the buffer must not change until it is done."""
         return self._watch(self._chunks.Isend([buffer, MPI.BYTE], dest, tag), buffer)
+
+    def issend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
+        """Start sending a segment; done when the receiver has matched it, and not before."""
+        return self._watch(self._chunks.Issend([buffer, MPI.BYTE], dest, tag), buffer)
 
     def irecv(self, buffer: memoryview, source: int, tag: int) -> PendingReceive:
         """Start receiving a segment of at most the buffer's size."""

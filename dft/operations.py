@@ -110,16 +110,16 @@ class Operations:
             entries = self._published_same(path, name)
             if not entries:
                 tree = self._local_tree([(path, name)])
-                failures = await broadcast_new(self._cluster, tree, nodes)
+                failures = await broadcast_new(self._cluster, tree, nodes, command.algorithm)
                 entries, skipped = tree.entries, tuple(tree.skipped)
             else:
-                failures = await broadcast_published(self._cluster, entries, nodes)
+                failures = await broadcast_published(self._cluster, entries, nodes, command.algorithm)
         else:
             if command.name is not None:
                 raise LocalFileError(f"cannot read {command.path}: there is no such local file to publish")
             entries = self._published(command.path, local_too=True)
             name = parse_name(command.path)
-            failures = await broadcast_published(self._cluster, entries, nodes)
+            failures = await broadcast_published(self._cluster, entries, nodes, command.algorithm)
         if command.to is not None:
             to = os.fsencode(command.to)
             await place_on_nodes(self._cluster, entries, name, to, nodes, failures)

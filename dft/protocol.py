@@ -15,6 +15,7 @@ import struct
 import msgspec
 
 from dft.errors import FAULTS, DftError, InternalError, ProtocolError, UsageError
+from dft.fanout import SCHEDULED
 from dft.model import FileEntry, Layout
 from dft.names import check_name
 
@@ -87,21 +88,40 @@ class Round(msgspec.Struct, frozen=True, array_like=True):
     layout: Layout
 
 
+class Route(msgspec.Struct, frozen=True, array_like=True):
+    """How a broadcast runs: over the ranks of ``hosts``, which stand host by host, in this order.
+
+    algorithm: ``mpi`` or one of ``fanout``'s.  segment_size: bytes.  tag: of its messages.
+    """
+
+    algorithm: str
+    hosts: list[list[int]]
+    segment_size: int
+    tag: int
+
+
 class Broadcast(Message, frozen=True):
-    """Take part in a broadcast over the ranks of ``group``; ``keep`` says whether to store what comes."""
+    """Take part in a broadcast; ``keep`` says whether to store what comes."""
 
     call: int
     transfer: int
-    group: list[int]
+    route: Route
     rounds: list[Round]
     keep: bool
 
     def check(self) -> None:
         """Raise ProtocolError when a field is out of range."""
+        ranks = [rank for host in self.route.hosts for rank in host]
+        if not all(self.route.hosts) or len(ranks) != len(set(ranks)):
+            raise ProtocolError("a host without ranks, or a rank twice")
+        if self.route.algorithm not in (*SCHEDULED, "mpi"):
+            raise ProtocolError(f"unknown algorithm {self.route.algorithm}")
+        if not 0 < self.route.segment_size < 2**31:
+            raise ProtocolError(f"segment size {self.route.segment_size} out of range")
         for part in self.rounds:
             part.layout.check()
-            if part.root not in self.group:
-                raise ProtocolError(f"root {part.root} is not in the group")
+            if part.root not in ranks:
+                raise ProtocolError(f"root {part.root} takes no part")
 
 
 class Abort(Message, frozen=True):

@@ -1,8 +1,7 @@
-"""Streams of segments over the engine: one to one with a window, and a broadcast with a window.
+"""Streams of segments over the engine, one to one with a window; and what all streams are made of.
 
 A stream's size is known to both ends before it starts, and so is the size of every segment.  An end
-that cannot go on never leaves the other one waiting: a one-to-one sender sends an empty segment, and a
-broadcast's segments carry a status byte, so that all ranks stop at the same segment.  A receiver that
+that cannot go on never leaves the other one waiting: a sender sends an empty segment, and a receiver that
 cannot write goes on receiving, and reports at the end.
 
 Memory: a stream holds at most ``window`` buffers of one segment each.
@@ -20,10 +19,6 @@ from dft.progress import Completion, Loop
 
 if TYPE_CHECKING:
     from dft.mpi_engine import Engine, PendingReceive
-
-#: Bytes after a broadcast segment that say whether its root goes on.
-TRAILER = 1
-GOES_ON, ABORTED = 0, 1
 
 
 class Source(Protocol):
@@ -78,15 +73,6 @@ class Stop:
         self.reason = self.reason or reason
 
 
-def broadcast_buffers(segment_size: int, window: int) -> Buffers:
-    """Make the buffers of a broadcast: twice the window of segments a quarter as long.
-
-    A chain of p ranks is p - 1 segments long before its last rank gets anything, so short ones win; below
-    a quarter of a MiB the calls cost more than that (ADR 0004).
-    """
-    return Buffers(max(1, segment_size // 4), 2 * window)
-
-
 class Buffers:
     """Page-aligned buffers of one segment, reused for the life of the rank, at most ``count`` at a time."""
 
@@ -98,12 +84,12 @@ class Buffers:
         self._waiting: deque[Completion[memoryview]] = deque()
 
     def take(self) -> memoryview | None:
-        """Return a buffer of ``segment_size + TRAILER`` bytes, or None while all are in use."""
+        """Return a buffer of ``segment_size`` bytes, or None while all are in use."""
         if self._free:
             return self._free.pop()
         if self._made < self.count:
             self._made += 1
-            return memoryview(mmap.mmap(-1, self.segment_size + TRAILER))
+            return memoryview(mmap.mmap(-1, self.segment_size))
         return None
 
     async def wait(self) -> memoryview:
@@ -167,8 +153,11 @@ async def send_stream(
         await engine.loop.in_thread(source.close)
 
 
-class _Writer:
-    """Feeds a sink from the main thread, and keeps its first error instead of raising it."""
+class Writer:
+    """Feeds a sink from the main thread, and keeps its first error instead of raising it.
+
+    on_error: called with that error, at once.
+    """
 
     def __init__(self, loop: Loop, sink: Sink | None, on_error: Callable[[DftError], None]) -> None:
         self._loop = loop
@@ -176,23 +165,30 @@ class _Writer:
         self._on_error = on_error
         self.error: DftError | None = None
 
-    async def write(self, data: memoryview) -> None:
+    async def write(self, *segments: memoryview) -> None:
+        """Hand segments to the sink by one job, in order; after an error they are dropped."""
         if self._sink is not None and self.error is None:
-            await self._attempt(self._sink.write, data)
+            await self._attempt(_write_all, self._sink, segments)
 
     async def finish(self, complete: bool) -> None:
+        """Have the sink check what it got, if that is all, and close it."""
         if self._sink is not None:
             if complete and self.error is None:
                 await self._attempt(self._sink.finish)
             await self._attempt(self._sink.close)
 
-    async def _attempt(self, function: Callable[..., None], *arguments: memoryview) -> None:
+    async def _attempt(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             await self._loop.in_thread(function, *arguments)
         except Exception as problem:  # even a bug must not leave the other ranks waiting
             if self.error is None:
                 self.error = told(problem)
                 self._on_error(self.error)
+
+
+def _write_all(sink: Sink, segments: Sequence[memoryview]) -> None:
+    for segment in segments:
+        sink.write(segment)
 
 
 async def receive_stream(
@@ -212,7 +208,7 @@ async def receive_stream(
     """
     lengths = segment_lengths(size, buffers.segment_size)
     posted: deque[tuple[memoryview, PendingReceive]] = deque()
-    writer = _Writer(engine.loop, sink, on_error)
+    writer = Writer(engine.loop, sink, on_error)
     next_post, complete = 0, False
     try:
         for length in lengths:
@@ -247,88 +243,3 @@ async def receive_stream(
         await writer.finish(complete)
     if writer.error is not None:
         raise writer.error
-
-
-class BroadcastPart:
-    """What one rank contributes to one part of a broadcast.
-
-    root: the rank that sends.  size: bytes.  source: on the root.  sink: where the bytes go on another
-    rank, None to take part without keeping anything.
-    """
-
-    def __init__(self, root: int, size: int, source: Source | None, sink: Sink | None) -> None:
-        self.root = root
-        self.size = size
-        self.source = source
-        self.sink = sink
-
-
-async def broadcast_stream(
-    engine: Engine,
-    group: Sequence[int],
-    parts: Sequence[BroadcastPart],
-    buffers: Buffers,
-    stop: Stop,
-) -> DftError | None:
-    """Take part in a broadcast of all parts in order; every rank of the group does.
-
-    Returns this rank's own error (its source or its sink), or a ProtocolError where another rank broke
-    off.  The window is the number of buffers, which are the broadcast's alone.  A root that cannot go on
-    marks its next segments as aborted; since no rank can have posted more than a window beyond a segment
-    that it has not seen, all stop exactly one window later.
-    """
-    segments = [
-        (part, length) for part in parts for length in segment_lengths(part.size, buffers.segment_size)
-    ]
-    end, window = len(segments), buffers.count
-    writers = {id(part): _Writer(engine.loop, part.sink, lambda error: None) for part in parts}
-    in_flight: deque[tuple[int, memoryview, Completion[int]]] = deque()
-    own_error: DftError | None = None
-    aborted = False
-
-    async def retire() -> None:
-        nonlocal end, aborted
-        index, buffer, completion = in_flight[0]
-        await completion
-        in_flight.popleft()
-        part, length = segments[index]
-        if buffer[length] == ABORTED:
-            end, aborted = min(end, index + window), True
-        elif part.root != engine.rank and not aborted:
-            await writers[id(part)].write(buffer[:length])
-        buffers.give_back(buffer)
-
-    index = 0
-    while index < end:
-        while len(in_flight) >= window:
-            await retire()
-        if index >= end:
-            break
-        part, length = segments[index]
-        buffer = buffers.take()
-        assert buffer is not None, "a broadcast has buffers of its own"
-        if part.root == engine.rank:
-            buffer[length] = GOES_ON
-            if not aborted:
-                try:
-                    if stop.reason is not None:
-                        raise stop.reason
-                    assert part.source is not None
-                    await engine.loop.in_thread(part.source.read_into, buffer[:length])
-                except Exception as problem:
-                    own_error, aborted, end = told(problem), True, min(end, index + window)
-            if aborted:
-                buffer[length] = ABORTED
-        in_flight.append((index, buffer, engine.ibcast(buffer[: length + TRAILER], part.root, group)))
-        index += 1
-    while in_flight:
-        await retire()
-    for part in parts:
-        if part.source is not None:
-            await engine.loop.in_thread(part.source.close)
-        writer = writers[id(part)]
-        await writer.finish(not aborted)
-        own_error = own_error or writer.error
-    if own_error is None and aborted:
-        return ProtocolError("the broadcast was broken off by its sender")
-    return own_error

@@ -1,0 +1,58 @@
+"""A broadcast of parts that may have different senders, along the route that rank 0 has chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dft.errors import DftError
+from dft.fanout import Fanout
+from dft.ibcast import TRAILER, BroadcastPart, broadcast_by_mpi
+from dft.protocol import Route
+from dft.relay import SPARE_BUFFERS, Relay
+from dft.streams import Buffers, Stop, segment_lengths
+
+if TYPE_CHECKING:
+    from dft.mpi_engine import Engine
+
+#: Most buffers of a relay; more would only fill the queues between ranks.
+MOST_BUFFERS = 64
+
+
+def rooted(hosts: Sequence[Sequence[int]], root: int) -> list[list[int]]:
+    """Put ``root`` first of its host and its host first of all; the others keep their order."""
+    own = next(host for host in hosts if root in host)
+    return [
+        [root, *(rank for rank in own if rank != root)],
+        *(list(host) for host in hosts if host is not own),
+    ]
+
+
+async def broadcast(
+    engine: Engine, route: Route, parts: Sequence[BroadcastPart], memory: int, stop: Stop
+) -> DftError | None:
+    """Take part in a broadcast of all parts in order; every rank of the route does.
+
+    memory: bytes of buffers, exceeded only where the schedule needs more of them to go on.  Returns this
+    rank's own error (its source or its sink), or a ProtocolError where the sender of a part broke off.
+    """
+    if route.algorithm == "mpi":
+        pool = Buffers(route.segment_size + TRAILER, max(2, memory // route.segment_size))
+        group = [rank for host in route.hosts for rank in host]
+        return await broadcast_by_mpi(engine, group, parts, pool, stop)
+    error: DftError | None = None
+    complete = True
+    for part in parts:
+        if complete:
+            fanout = Fanout(route.algorithm, rooted(route.hosts, part.root))
+            least = fanout.most_held + SPARE_BUFFERS
+            count = max(least, min(MOST_BUFFERS, memory // route.segment_size))
+            lengths = segment_lengths(part.size, route.segment_size)
+            pool = Buffers(route.segment_size, count)
+            relay = Relay(engine, fanout, lengths, route.tag, pool, part.source, part.sink, stop)
+            problem = await relay.run()
+            complete = relay.complete
+            error = error or problem
+        else:
+            await part.give_up(engine.loop)
+    return error

@@ -1,0 +1,212 @@
+"""A broadcast along a schedule: each rank receives segments, keeps them, and sends them on.
+
+Every send is synchronous: it ends when the receiver has taken the segment into a buffer of its own, so no
+rank is flooded, and a slow one slows its sender down.  A root that cannot go on sends the next segment
+empty; every rank gets each segment once, so every rank learns of it, and what would follow is not sent.
+
+Memory: at most the buffers of the pool that is handed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dft.errors import DftError, ProtocolError, told
+from dft.fanout import Fanout, Step
+from dft.progress import Completion, Task, gather
+from dft.streams import Buffers, Sink, Source, Stop, Writer
+
+if TYPE_CHECKING:
+    from dft.mpi_engine import Engine, PendingReceive
+
+#: Segments under way to a rank's receivers: enough to hide the naps at both ends.
+IN_FLIGHT = 4
+#: Receives that are posted ahead of what comes.
+AHEAD = 4
+#: Buffers beyond those that the schedule itself needs: for what is coming in, going out and being written.
+SPARE_BUFFERS = AHEAD + IN_FLIGHT
+#: Segments that are written by one job.
+WRITTEN_TOGETHER = 8
+
+_NOTHING = memoryview(b"")
+
+
+class Relay:
+    """One rank's part in the broadcast of one stream."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fanout: Fanout,
+        lengths: list[int],
+        tag: int,
+        buffers: Buffers,
+        source: Source | None,
+        sink: Sink | None,
+        stop: Stop,
+    ) -> None:
+        """Prepare; ``run`` does it.
+
+        lengths: bytes of each segment.  buffers: a pool for this relay alone, of ``fanout.most_held`` and
+        SPARE_BUFFERS at least.  source: on the root.  sink: where the bytes go on another rank; None to
+        pass them on without keeping any.
+        """
+        self._engine = engine
+        self._rank = engine.rank
+        self._lengths = lengths
+        self._tag = tag
+        self._buffers = buffers
+        self._source = source
+        self._stop = stop
+        self._writer = Writer(engine.loop, sink, lambda error: None)
+        self._keeps = sink is not None
+        self._receives = fanout.receives(self._rank, len(lengths))
+        self._sends = list(fanout.sends(self._rank, len(lengths)))
+        #: What is still to be done with each segment: a write, and a send for each receiver.
+        self._uses = [int(self._keeps)] * len(lengths)
+        for step in self._sends:
+            self._uses[step.segment] += 1
+        self._held: dict[int, memoryview] = {}
+        self._wanted: dict[int, list[Completion[None]]] = {}
+        self._posted: dict[int, PendingReceive] = {}
+        self._arrival: Completion[None] = Completion()
+        #: Segments from here on do not come.
+        self._end = len(lengths)
+        self._own_error: DftError | None = None
+
+    async def run(self) -> DftError | None:
+        """Take part from the first segment to the last.
+
+        Returns this rank's own error (its source or its sink), or a ProtocolError where the root broke off.
+        """
+        loop = self._engine.loop
+        come = self._read(self._source) if self._source is not None else self._receive()
+        tasks: list[Task[None]] = [loop.spawn(come), loop.spawn(self._send())]
+        if self._keeps:
+            tasks.append(loop.spawn(self._write()))
+        await gather(tasks)
+        complete = self._end == len(self._lengths)
+        if self._source is not None:
+            await loop.in_thread(self._source.close)
+        await self._writer.finish(complete)
+        error = self._own_error or self._writer.error
+        if error is None and not complete:
+            return ProtocolError("the broadcast was broken off by its sender")
+        return error
+
+    @property
+    def complete(self) -> bool:
+        """Whether every segment came."""
+        return self._end == len(self._lengths)
+
+    async def _read(self, source: Source) -> None:
+        for segment, length in enumerate(self._lengths):
+            buffer = await self._buffers.wait()
+            try:
+                if self._stop.reason is not None:
+                    raise self._stop.reason
+                await self._engine.loop.in_thread(source.read_into, buffer[:length])
+            except Exception as problem:  # even a bug must not leave the other ranks waiting
+                self._own_error = told(problem)
+                self._buffers.give_back(buffer)
+                self._break_off(segment)
+                return
+            self._hold(segment, buffer)
+
+    async def _receive(self) -> None:
+        for step in self._receives:
+            while len(self._posted) >= AHEAD:
+                await self._next_arrival()
+            buffer = await self._buffers.wait()
+            if step.segment > self._end:
+                self._buffers.give_back(buffer)
+                continue
+            receive = self._engine.irecv(buffer[: self._buffers.segment_size], step.peer, self._tag)
+            self._posted[step.segment] = receive
+            receive.when_done(partial(self._came, step, buffer, receive))
+        while self._posted:
+            await self._next_arrival()
+
+    async def _next_arrival(self) -> None:
+        self._arrival = Completion()
+        await self._arrival
+
+    def _came(self, step: Step, buffer: memoryview, receive: PendingReceive) -> None:
+        del self._posted[step.segment]
+        count = receive.result()
+        if step.segment < self._end and count > 0:
+            expected = self._lengths[step.segment]
+            if count != expected and self._own_error is None:
+                # The others still have to be served, and find by the digests that this is not the file.
+                text = f"rank {step.peer} sent a segment of {count} bytes, expected {expected}"
+                self._own_error = ProtocolError(text)
+            self._hold(step.segment, buffer)
+        else:
+            self._buffers.give_back(buffer)
+            if step.segment < self._end:
+                self._break_off(step.segment)
+        if not self._arrival.done:
+            self._arrival.set(None)
+
+    def _break_off(self, segment: int) -> None:
+        """Segments from this one on do not come: it goes on empty, those after it are not awaited."""
+        self._end = segment
+        for number, receive in self._posted.items():
+            if number > segment:
+                receive.cancel()
+        for number in [number for number in self._wanted if number >= segment]:
+            self._wake(number)
+
+    def _hold(self, segment: int, buffer: memoryview) -> None:
+        if self._uses[segment]:
+            self._held[segment] = buffer
+        else:
+            self._buffers.give_back(buffer)
+        self._wake(segment)
+
+    def _wake(self, segment: int) -> None:
+        for waiting in self._wanted.pop(segment, ()):
+            waiting.set(None)
+
+    async def _present(self, segment: int) -> bool:
+        """Wait until a segment is here; False when it does not come."""
+        while segment not in self._held and segment < self._end:
+            turn: Completion[None] = Completion()
+            self._wanted.setdefault(segment, []).append(turn)
+            await turn
+        return segment < self._end
+
+    def _used(self, segment: int) -> None:
+        self._uses[segment] -= 1
+        if not self._uses[segment] and segment in self._held:
+            self._buffers.give_back(self._held.pop(segment))
+
+    async def _send(self) -> None:
+        under_way: deque[Completion[int]] = deque()
+        for step in self._sends:
+            while len(under_way) >= IN_FLIGHT:
+                await under_way.popleft()
+            if await self._present(step.segment):
+                data = self._held[step.segment][: self._lengths[step.segment]]
+            elif step.segment == self._end:
+                data = _NOTHING
+            else:
+                continue
+            sent = self._engine.issend(data, step.peer, self._tag)
+            sent.when_done(partial(self._used, step.segment))
+            under_way.append(sent)
+        for sent in under_way:
+            await sent
+
+    async def _write(self) -> None:
+        segment, count = 0, len(self._lengths)
+        while segment < count and await self._present(segment):
+            together = [segment]
+            while len(together) < WRITTEN_TOGETHER and together[-1] + 1 in self._held:
+                together.append(together[-1] + 1)
+            await self._writer.write(*(self._held[n][: self._lengths[n]] for n in together))
+            for number in together:
+                self._used(number)
+            segment += len(together)

@@ -1,0 +1,80 @@
+"""Which algorithm a broadcast takes, and how long its segments are: predictions from a model of the network.
+
+The model is LogGP's with one gap: a message of s bytes arrives after latency + s byte_time, and another one
+can follow it after max(overhead, s byte_time).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, rounds_of
+
+#: Bytes: the shortest segment worth a message of its own, unless the user's are shorter.
+LEAST_SEGMENT = 12 << 10
+#: Of the user's segment size that segments are parts of: with its header one of 256 KiB stays below the
+#: size up to which Open MPI sends a message in one go.
+USED_PART = 15 / 16
+#: How much slower than the best prediction a longer segment may be: it costs less processor time.
+TOLERANCE = 1.01
+
+
+@dataclass(frozen=True)
+class Network:
+    """What the network does.
+
+    latency: seconds of a message without bytes, the naps of its ranks included.  byte_time: seconds per
+    byte.  overhead: seconds that a rank is busy with a message, however short.
+    """
+
+    latency: float
+    byte_time: float
+    overhead: float = 200e-6
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An algorithm, its segments' size in bytes, and the seconds that it should take."""
+
+    algorithm: str
+    segment_size: int
+    seconds: float
+
+
+def predict(algorithm: str, hosts: int, size: int, segment_size: int, network: Network) -> float:
+    """Predict the seconds of a broadcast; hosts: the root's included.
+
+    T = depth (latency + s byte_time) + (rounds - depth) max(overhead, s byte_time), where depth is the
+    rounds of a single segment: LogGP's time for a pipeline (Alexandrov et al., 1995).
+    """
+    if not size or hosts < 2:
+        return 0.0
+    segment = min(size, segment_size)
+    segments = -(-size // segment)
+    depth = rounds_of(algorithm, hosts, 1)
+    rest = rounds_of(algorithm, hosts, segments) - depth
+    wire = segment * network.byte_time
+    return depth * (network.latency + wire) + rest * max(network.overhead, wire)
+
+
+def segment_for(algorithm: str, hosts: int, size: int, most: int, network: Network) -> Choice:
+    """Choose the segment size for an algorithm: a part of ``most``, its half, its quarter and so on.
+
+    most: bytes, above 0.
+    """
+    sizes = [max(1, int(most * USED_PART))]
+    while sizes[-1] // 2 >= LEAST_SEGMENT:
+        sizes.append(sizes[-1] // 2)
+    times = [predict(algorithm, hosts, size, segment, network) for segment in sizes]
+    limit = min(times) * TOLERANCE
+    return next(Choice(algorithm, s, t) for s, t in zip(sizes, times, strict=True) if t <= limit)
+
+
+def choose(hosts: int, size: int, most: int, network: Network) -> Choice:
+    """Choose algorithm and segment size for a broadcast of ``size`` bytes.
+
+    most: bytes of the longest segment.  Of algorithms that are as fast, the one with the simplest graph.
+    """
+    choices = [segment_for(name, hosts, size, most, network) for name in (CHAIN, BINOMIAL, CIRCULANT)]
+    limit = min(choice.seconds for choice in choices) * TOLERANCE
+    return next(choice for choice in choices if choice.seconds <= limit)
