@@ -12,9 +12,9 @@ from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, rounds_of
 
 #: Bytes: the shortest segment worth a message of its own, unless the user's are shorter.
 LEAST_SEGMENT = 12 << 10
-#: Of the user's segment size that segments are parts of: with its header one of 256 KiB stays below the
-#: size up to which Open MPI sends a message in one go.
-USED_PART = 15 / 16
+#: Bytes: the longest segment.  With its header it stays below the size up to which Open MPI is told to send
+#: a message over TCP in one go (``mpi_engine``).
+LONGEST_SEGMENT = 240 << 10
 #: How much slower than the best prediction a longer segment may be: it costs less processor time.
 TOLERANCE = 1.01
 
@@ -58,11 +58,11 @@ def predict(algorithm: str, hosts: int, size: int, segment_size: int, network: N
 
 
 def segment_for(algorithm: str, hosts: int, size: int, most: int, network: Network) -> Choice:
-    """Choose the segment size for an algorithm: a part of ``most``, its half, its quarter and so on.
+    """Choose the segment size for an algorithm: LONGEST_SEGMENT, its half, its quarter and so on.
 
-    most: bytes, above 0.
+    most: bytes that it must not exceed, above 0.
     """
-    sizes = [max(1, int(most * USED_PART))]
+    sizes = [min(most, LONGEST_SEGMENT)]
     while sizes[-1] // 2 >= LEAST_SEGMENT:
         sizes.append(sizes[-1] // 2)
     times = [predict(algorithm, hosts, size, segment, network) for segment in sizes]
