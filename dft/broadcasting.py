@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dft.errors import DftError
-from dft.fanout import Fanout
+from dft.fanout import MPI, Fanout, Route
 from dft.ibcast import TRAILER, BroadcastPart, broadcast_by_mpi
-from dft.protocol import Route
 from dft.relay import SPARE_BUFFERS, Relay
 from dft.streams import Buffers, Stop, segment_lengths
 
@@ -36,7 +35,7 @@ async def broadcast(
     memory: bytes of buffers, exceeded only where the schedule needs more of them to go on.  Returns this
     rank's own error (its source or its sink), or a ProtocolError where the sender of a part broke off.
     """
-    if route.algorithm == "mpi":
+    if route.algorithm == MPI:
         pool = Buffers(route.segment_size + TRAILER, max(2, memory // route.segment_size))
         group = [rank for host in route.hosts for rank in host]
         return await broadcast_by_mpi(engine, group, parts, pool, stop)

@@ -53,6 +53,8 @@ class Cluster:
         self.broadcast_memory = segment_size * window
         #: What is known of the network between the nodes.
         self.network = Network(latency=1e-3, byte_time=1 / 125e6)
+        #: Seconds per byte of each rank's host, once measured.
+        self.byte_times: dict[int, float] = {}
         self._hosts: dict[int, tuple[str, int]] = {}
         self._all_said_hello: Completion[None] = Completion()
         self._calls: dict[int, tuple[int, Completion[protocol.Message]]] = {}

@@ -13,7 +13,7 @@ import docopt
 
 from dft.command_texts import COMMANDS, OVERVIEW
 from dft.errors import UsageError
-from dft.fanout import SCHEDULED
+from dft.fanout import MPI, SCHEDULED
 from dft.quoting import split_commands, words
 
 __all__ = ["COMMANDS", "Command", "help_text", "parse", "script_lines", "split_commands"]
@@ -22,7 +22,7 @@ __all__ = ["COMMANDS", "Command", "help_text", "parse", "script_lines", "split_c
 ALIASES = {"exit": "quit"}
 
 #: How a broadcast may fan out; auto picks.
-ALGORITHMS = ("auto", "mpi", *SCHEDULED)
+ALGORITHMS = ("auto", MPI, *SCHEDULED)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from dft.local_files import LocalTree, copy_to, local_reader
 from dft.model import KIND_DIRECTORY, Layout
 from dft.mpi_engine import Engine
 from dft.names import shown
+from dft.probing import probe
 from dft.progress import Completion, Loop
 from dft.store import Stage, Store, default_root
 from dft.streams import Buffers, FailedSink, Stop, receive_stream, segment_lengths, send_stream
@@ -164,6 +165,11 @@ class DataServer:
                 await self._loop.in_thread(stage.seal, writer)
         return protocol.Done(request.call)
 
+    async def _probe(self, request: protocol.Probe) -> protocol.Message:
+        if self._engine.rank not in request.ring:
+            raise ProtocolError(f"rank {self._engine.rank} is not in the ring")
+        return protocol.Probed(request.call, *await probe(self._engine, request.ring, request.tag))
+
     async def _abort(self, request: protocol.Abort) -> protocol.Message:
         self._stop_of(request.transfer).request(Cancelled("cancelled"))
         return protocol.Done(request.call)
@@ -247,6 +253,7 @@ class DataServer:
         protocol.Receive: _receive,
         protocol.Send: _send_chunks,
         protocol.Broadcast: _broadcast,
+        protocol.Probe: _probe,
         protocol.Abort: _abort,
         protocol.Publish: _publish,
         protocol.Place: _place,

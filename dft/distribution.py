@@ -7,29 +7,40 @@ published goes out from nodes that hold it.  A node that fails is reported and t
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
 from dft import protocol
 from dft.broadcasting import broadcast
 from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
-from dft.errors import DftError, NoReplica
+from dft.errors import Cancelled, DftError, NoReplica, Terminated
+from dft.fanout import MPI, Route
 from dft.ibcast import BroadcastPart
 from dft.local_files import LocalTree, local_reader
 from dft.model import ChunkRun, FileEntry, Layout, runs_of, whole_files
 from dft.names import shown
 from dft.progress import Task, settled
 from dft.publishing import Upload, batches
+from dft.survey import WORTH_MEASURING, survey, tiers
 from dft.tuning import choose, segment_for
 
-#: Nodes that have no copy, and why.
-Failures = dict[int, DftError]
+
+@dataclass
+class Outcome:
+    """What became of a broadcast, by rank: why a node has no copy; or after how many seconds it had it."""
+
+    failures: dict[int, DftError] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
 
 
-def _route(cluster: Cluster, ranks: list[int], size: int, algorithm: str) -> protocol.Route:
+def _route(cluster: Cluster, ranks: list[int], size: int, algorithm: str) -> Route:
     """Choose the way of ``size`` bytes over ``ranks``; algorithm: the user's wish, or ``auto``."""
     hosts = cluster.by_host(ranks)
     most = cluster.segment_size
-    if algorithm == "mpi":
+    if algorithm == MPI:
         # A pipeline of short segments; shorter ones would cost more than they gain (ADR 0004).
         segment_size = max(1, most // 4)
     elif algorithm == "auto":
@@ -37,22 +48,32 @@ def _route(cluster: Cluster, ranks: list[int], size: int, algorithm: str) -> pro
         algorithm, segment_size = choice.algorithm, choice.segment_size
     else:
         segment_size = segment_for(algorithm, len(hosts), size, most, cluster.network).segment_size
-    return protocol.Route(algorithm, hosts, segment_size, cluster.next_tag())
+    return Route(algorithm, hosts, segment_size, cluster.next_tag())
+
+
+async def _tiers(cluster: Cluster, nodes: list[Node], root: int, size: int) -> list[list[Node]]:
+    """Put nodes into groups that are served one after the other, so that a slow one holds up no fast one."""
+    if size >= WORTH_MEASURING:
+        await survey(cluster)
+    return tiers(cluster, nodes, root)
 
 
 async def broadcast_new(
     cluster: Cluster, tree: LocalTree, nodes: list[Node], algorithm: str = "auto"
-) -> Failures:
-    """Publish a tree of rank 0's files on all of ``nodes`` at once.
+) -> Outcome:
+    """Publish a tree of rank 0's files on all of ``nodes``; nodes that are much slower follow later.
 
-    Returns the nodes (by rank) that could not keep it.  Raises when rank 0's files cannot be read, when
-    the name is taken, or when no node could keep it; nothing is published then.
+    Raises when rank 0's files cannot be read, when the name is taken, or when no node could keep it;
+    nothing is published then.
     """
+    outcome = Outcome()
     tree.number()
     cluster.catalog.check_free(tree.entries)
+    size = sum(entry.size for entry in tree.entries)
+    first, *later = await _tiers(cluster, nodes, 0, size)
     upload = Upload.begin(cluster)
-    failures: Failures = {}
-    group = [0] + [node.rank for node in nodes]
+    failures = outcome.failures
+    group = [0] + [node.rank for node in first]
     try:
         for entries, paths in batches(tree):
             layout = whole_files(entries)
@@ -63,40 +84,70 @@ async def broadcast_new(
             own = cluster.loop.spawn(
                 broadcast(cluster.engine, route, [part], cluster.broadcast_memory, upload.stop)
             )
-            await _run(upload, nodes, route, rounds, failures, own)
-            keepers = [node for node in nodes if node.rank not in failures]
-            if not keepers:
-                raise failures[nodes[0].rank]
+            await _run(upload, first, route, rounds, outcome, own)
+            if not [node for node in first if node.rank not in failures]:
+                raise failures[first[0].rank]
             made = list(entries)
             upload.add(layout, list(range(len(made))), reader.digests, made)
             upload.entries += made
-        keepers = [node for node in nodes if node.rank not in failures]
+        keepers = [node for node in first if node.rank not in failures]
         upload.hold(whole_files(tree.entries), keepers)
     except BaseException:
         await upload.give_up()
         raise
-    await _commit(upload, nodes, failures, new=True)
-    return failures
+    entries = upload.entries
+    await _commit(upload, first, failures, new=True)
+    for group_of_nodes in later:
+        await _follow(cluster, entries, group_of_nodes, algorithm, outcome)
+    return outcome
 
 
 async def broadcast_published(
     cluster: Cluster, entries: list[FileEntry], nodes: list[Node], algorithm: str = "auto"
-) -> Failures:
-    """Give all of ``nodes`` a complete copy of published files; return those (by rank) that failed.
+) -> Outcome:
+    """Give all of ``nodes`` a complete copy of published files.
 
-    Raises NoReplica when a chunk has no holder in this session.
+    Raises NoReplica when a chunk has no holder in this session, and what went wrong when no node that
+    lacks some could keep it.
     """
+    outcome = Outcome()
     rounds, lacking = _plan_rounds(cluster, entries, nodes)
-    failures: Failures = {}
     if not lacking:
-        return failures
+        return outcome
+    size = sum(part.layout.stream_size for part in rounds)
+    first, *later = await _tiers(cluster, lacking, rounds[0].root, size)
+    await _spread(cluster, entries, first, algorithm, outcome)
+    for group in later:
+        await _follow(cluster, entries, group, algorithm, outcome)
+    return outcome
+
+
+async def _follow(
+    cluster: Cluster, entries: list[FileEntry], nodes: list[Node], algorithm: str, outcome: Outcome
+) -> None:
+    """Serve further nodes from those that have been served; a failure is theirs alone."""
+    try:
+        await _spread(cluster, entries, nodes, algorithm, outcome)
+    except (Cancelled, Terminated):
+        raise
+    except DftError as problem:
+        for node in nodes:
+            outcome.failures.setdefault(node.rank, problem)
+
+
+async def _spread(
+    cluster: Cluster, entries: list[FileEntry], nodes: list[Node], algorithm: str, outcome: Outcome
+) -> None:
+    """Give nodes a complete copy from those that hold the chunks; raise when none could keep it."""
+    rounds, lacking = _plan_rounds(cluster, entries, nodes)
     upload = Upload.begin(cluster)
     roots = {part.root for part in rounds}
     group = sorted(roots | {node.rank for node in lacking})
     members = [node for node in cluster.nodes if node.rank in group]
     route = _route(cluster, group, sum(part.layout.stream_size for part in rounds), algorithm)
+    failures = outcome.failures
     try:
-        await _run(upload, members, route, rounds, failures, None, {node.rank for node in lacking})
+        await _run(upload, members, route, rounds, outcome, None, {node.rank for node in lacking})
         keepers = [node for node in lacking if node.rank not in failures]
         if not keepers:
             raise failures[lacking[0].rank]
@@ -106,25 +157,24 @@ async def broadcast_published(
         await upload.give_up()
         raise
     await _commit(upload, lacking, failures, new=False)
-    return failures
 
 
 async def _run(
     upload: Upload,
     nodes: list[Node],
-    route: protocol.Route,
+    route: Route,
     rounds: list[protocol.Round],
-    failures: Failures,
+    outcome: Outcome,
     own: Task[DftError | None] | None,
     keepers: set[int] | None = None,
 ) -> None:
-    """Run one broadcast and add the nodes that failed; raise when a root could not go on."""
-    cluster = upload.cluster
+    """Run one broadcast and add what became of it; raise when a root could not go on."""
+    cluster, failures = upload.cluster, outcome.failures
     tasks: list[Task[Any]] = []
     for node in nodes:
         keep = node.rank not in failures and (keepers is None or node.rank in keepers)
         call = cluster.call(node.rank, protocol.Broadcast, upload.transfer, route, rounds, keep)
-        tasks.append(cluster.loop.spawn(call))
+        tasks.append(cluster.loop.spawn(_timed(call, node.rank, outcome)))
     everything = [*tasks, own] if own is not None else tasks
     errors = await cluster.finish(upload.transfer, upload.stop, everything)
     if own is not None:
@@ -140,7 +190,12 @@ async def _run(
             failures.setdefault(node.rank, error)
 
 
-async def _commit(upload: Upload, nodes: list[Node], failures: Failures, new: bool) -> None:
+async def _timed(call: Coroutine[Any, Any, Any], rank: int, outcome: Outcome) -> None:
+    await call
+    outcome.seconds[rank] = time.monotonic() - outcome.began
+
+
+async def _commit(upload: Upload, nodes: list[Node], failures: dict[int, DftError], new: bool) -> None:
     """Publish on the nodes that have it all, and have the others forget what they have."""
     cluster = upload.cluster
     lost = [node for node in nodes if node.rank in failures]
@@ -192,9 +247,10 @@ def _plan_rounds(
 
 
 async def place_on_nodes(
-    cluster: Cluster, entries: list[FileEntry], name: bytes, to: bytes, nodes: list[Node], failures: Failures
+    cluster: Cluster, entries: list[FileEntry], name: bytes, to: bytes, nodes: list[Node], outcome: Outcome
 ) -> None:
     """Copy what the nodes now hold of ``name`` to the path ``to`` on each of them; add those that fail."""
+    failures = outcome.failures
     if to.endswith(b"/"):
         to = to.rstrip(b"/") + b"/" + os.path.basename(name)
     paths = [entry.name[len(name) :].lstrip(b"/") for entry in entries]

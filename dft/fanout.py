@@ -17,9 +17,38 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
+import msgspec
+
+from dft.errors import ProtocolError
+
 CHAIN, BINOMIAL, CIRCULANT = "chain", "binomial", "circulant"
 #: The algorithms that have a schedule.
 SCHEDULED = (CHAIN, BINOMIAL, CIRCULANT)
+#: The MPI library's own broadcast, whose schedule it keeps to itself.
+MPI = "mpi"
+
+
+class Route(msgspec.Struct, frozen=True, array_like=True):
+    """How a broadcast runs: over the ranks of ``hosts``, which stand host by host, in this order.
+
+    algorithm: MPI or one of SCHEDULED.  segment_size: bytes.  tag: of its messages.
+    """
+
+    algorithm: str
+    hosts: list[list[int]]
+    segment_size: int
+    tag: int
+
+    def check(self) -> list[int]:
+        """Return all ranks; raise ProtocolError when a field is out of range."""
+        ranks = [rank for host in self.hosts for rank in host]
+        if not all(self.hosts) or len(ranks) != len(set(ranks)):
+            raise ProtocolError("a host without ranks, or a rank twice")
+        if self.algorithm not in (*SCHEDULED, MPI):
+            raise ProtocolError(f"unknown algorithm {self.algorithm}")
+        if not 0 < self.segment_size < 2**31:
+            raise ProtocolError(f"segment size {self.segment_size} out of range")
+        return ranks
 
 
 class Step(NamedTuple):

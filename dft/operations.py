@@ -110,22 +110,26 @@ class Operations:
             entries = self._published_same(path, name)
             if not entries:
                 tree = self._local_tree([(path, name)])
-                failures = await broadcast_new(self._cluster, tree, nodes, command.algorithm)
+                outcome = await broadcast_new(self._cluster, tree, nodes, command.algorithm)
                 entries, skipped = tree.entries, tuple(tree.skipped)
             else:
-                failures = await broadcast_published(self._cluster, entries, nodes, command.algorithm)
+                outcome = await broadcast_published(self._cluster, entries, nodes, command.algorithm)
         else:
             if command.name is not None:
                 raise LocalFileError(f"cannot read {command.path}: there is no such local file to publish")
             entries = self._published(command.path, local_too=True)
             name = parse_name(command.path)
-            failures = await broadcast_published(self._cluster, entries, nodes, command.algorithm)
+            outcome = await broadcast_published(self._cluster, entries, nodes, command.algorithm)
         if command.to is not None:
             to = os.fsencode(command.to)
-            await place_on_nodes(self._cluster, entries, name, to, nodes, failures)
+            await place_on_nodes(self._cluster, entries, name, to, nodes, outcome)
+        failures = outcome.failures
         able = [node for node in nodes if node.rank not in failures]
         failed = [(node.name, failures[node.rank]) for node in nodes if node.rank in failures]
-        return _transferred("broadcast", name, entries, started, able, skipped=skipped, failed=failed)
+        seconds = {node.name: outcome.seconds[node.rank] for node in able if node.rank in outcome.seconds}
+        return _transferred(
+            "broadcast", name, entries, started, able, skipped=skipped, failed=failed, node_seconds=seconds
+        )
 
     def _one_local(self, text: str) -> bytes:
         paths = _local_paths([text])
@@ -309,6 +313,7 @@ def _transferred(
     skipped: tuple[tuple[bytes, str], ...] = (),
     failed: Iterable[tuple[str, Any]] = (),
     notes: tuple[str, ...] = (),
+    node_seconds: dict[str, float] | None = None,
 ) -> replies.Transferred:
     failures = list(failed)
     directories = sum(entry.kind == KIND_DIRECTORY for entry in entries)
@@ -323,6 +328,7 @@ def _transferred(
         skipped=skipped,
         failed=tuple((node, error.message.removeprefix(f"{node}: ")) for node, error in failures),
         notes=notes,
+        node_seconds=node_seconds or {},
         failed_code=max((error.exit_code for _, error in failures), default=0),
     )
 

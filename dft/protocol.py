@@ -15,7 +15,7 @@ import struct
 import msgspec
 
 from dft.errors import FAULTS, DftError, InternalError, ProtocolError, UsageError
-from dft.fanout import SCHEDULED
+from dft.fanout import Route
 from dft.model import FileEntry, Layout
 from dft.names import check_name
 
@@ -88,18 +88,6 @@ class Round(msgspec.Struct, frozen=True, array_like=True):
     layout: Layout
 
 
-class Route(msgspec.Struct, frozen=True, array_like=True):
-    """How a broadcast runs: over the ranks of ``hosts``, which stand host by host, in this order.
-
-    algorithm: ``mpi`` or one of ``fanout``'s.  segment_size: bytes.  tag: of its messages.
-    """
-
-    algorithm: str
-    hosts: list[list[int]]
-    segment_size: int
-    tag: int
-
-
 class Broadcast(Message, frozen=True):
     """Take part in a broadcast; ``keep`` says whether to store what comes."""
 
@@ -111,17 +99,19 @@ class Broadcast(Message, frozen=True):
 
     def check(self) -> None:
         """Raise ProtocolError when a field is out of range."""
-        ranks = [rank for host in self.route.hosts for rank in host]
-        if not all(self.route.hosts) or len(ranks) != len(set(ranks)):
-            raise ProtocolError("a host without ranks, or a rank twice")
-        if self.route.algorithm not in (*SCHEDULED, "mpi"):
-            raise ProtocolError(f"unknown algorithm {self.route.algorithm}")
-        if not 0 < self.route.segment_size < 2**31:
-            raise ProtocolError(f"segment size {self.route.segment_size} out of range")
+        ranks = self.route.check()
         for part in self.rounds:
             part.layout.check()
             if part.root not in ranks:
                 raise ProtocolError(f"root {part.root} takes no part")
+
+
+class Probe(Message, frozen=True):
+    """Measure the network with the ranks of ``ring``, each sending to the next."""
+
+    call: int
+    ring: list[int]
+    tag: int
 
 
 class Abort(Message, frozen=True):
@@ -241,6 +231,14 @@ class Done(Message, frozen=True):
     digests: bytes = b""
 
 
+class Probed(Message, frozen=True):
+    """What a probe found, in seconds: a short message to the next rank, a byte from the rank before."""
+
+    call: int
+    latency: float
+    byte_time: float
+
+
 class Scanned(Message, frozen=True):
     """The files found, without ids, and what was skipped (path, why)."""
 
@@ -286,6 +284,7 @@ Request = (
     | Receive
     | Send
     | Broadcast
+    | Probe
     | Abort
     | Publish
     | Place
@@ -296,7 +295,7 @@ Request = (
     | AskSpace
     | Quit
 )
-Reply = Hello | Ready | Space | Done | Scanned | HeldChunks | Fault | Failing | Terminating
+Reply = Hello | Ready | Space | Done | Probed | Scanned | HeldChunks | Fault | Failing | Terminating
 
 #: Wire number of each kind.  Numbers are never reused; a new kind takes the next one.
 _KINDS: dict[int, type[Message]] = dict(
@@ -324,6 +323,8 @@ _KINDS: dict[int, type[Message]] = dict(
             Failing,
             Terminating,
             Place,
+            Probe,
+            Probed,
         ),
         start=1,
     )

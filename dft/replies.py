@@ -31,7 +31,7 @@ class Transferred(Reply):
     verb: past tense, as 'published' or 'retrieved'.  files, directories: their numbers.  size: bytes of
     the files.  seconds: from the command's start to its end.  nodes: the names of those that took part.
     skipped: (path, why) of what was left out.  failed: (node, why) of the nodes that have no copy.
-    notes: further lines for the user.
+    notes: further lines for the user.  node_seconds: after how long each node had all of a broadcast.
     """
 
     verb: str
@@ -45,6 +45,7 @@ class Transferred(Reply):
     failed: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     failed_code: int = StoreError.exit_code
+    node_seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:

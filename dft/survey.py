@@ -1,0 +1,60 @@
+"""What rank 0 knows of the network between the hosts: measured once, when a broadcast is worth it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+
+from dft import protocol
+from dft.cluster import Cluster, Node
+from dft.probing import probe
+from dft.progress import settled
+from dft.tuning import Network
+
+#: Bytes of a broadcast from which on the network is measured first: a probe moves under one MiB a host.
+WORTH_MEASURING = 4 << 20
+#: A node is served after the others when its wire is slower than theirs by more than this.
+MUCH_SLOWER = 2.0
+
+
+async def survey(cluster: Cluster) -> None:
+    """Measure the network, unless that was done: latency, and each host's time per byte."""
+    if cluster.byte_times:
+        return
+    hosts = cluster.by_host(range(cluster.engine.size))
+    ring = [host[0] for host in hosts]
+    if len(ring) == 1:
+        cluster.byte_times = dict.fromkeys(hosts[0], cluster.network.byte_time)
+        return
+    tag = cluster.next_tag()
+    others = [cluster.loop.spawn(cluster.call(rank, protocol.Probe, ring, tag)) for rank in ring if rank]
+    own = [cluster.loop.spawn(probe(cluster.engine, ring, tag))] if 0 in ring else []
+    await settled([*own, *others])
+    readings = [task.result() for task in own]
+    for task in others:
+        reply: protocol.Probed = task.result()
+        readings.append((reply.latency, reply.byte_time))
+    # A host is as fast as the faster of the ways into it and out of it: the other one is its neighbour's.
+    byte_times = [min(readings[i][1], readings[(i + 1) % len(ring)][1]) for i in range(len(ring))]
+    for host, byte_time in zip(hosts, byte_times, strict=True):
+        cluster.byte_times.update(dict.fromkeys(host, byte_time))
+    latency = statistics.median(reading[0] for reading in readings)
+    cluster.network = Network(latency, statistics.median(byte_times))
+
+
+def tiers(cluster: Cluster, nodes: Iterable[Node], root: int) -> list[list[Node]]:
+    """Put nodes into groups of like speed, the fastest first, as far as that is known.
+
+    root: the rank that sends to them; no node is faster than it.
+    """
+    slowest = cluster.byte_times.get(root, 0.0)
+    ordered = sorted(nodes, key=lambda node: (cluster.byte_times.get(node.rank, 0.0), node.rank))
+    groups: list[list[Node]] = []
+    limit = -1.0
+    for node in ordered:
+        byte_time = max(slowest, cluster.byte_times.get(node.rank, 0.0))
+        if byte_time > limit or not groups:
+            groups.append([])
+            limit = byte_time * MUCH_SLOWER
+        groups[-1].append(node)
+    return [sorted(group, key=lambda node: node.rank) for group in groups]
