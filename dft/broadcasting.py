@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dft.errors import DftError
 from dft.fanout import MPI, Fanout, Route
 from dft.ibcast import TRAILER, BroadcastPart, broadcast_by_mpi
-from dft.relay import SPARE_BUFFERS, Relay
+from dft.relay import Relay, buffers_needed
 from dft.streams import Buffers, Stop, segment_lengths
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ async def broadcast(
     for part in parts:
         if complete:
             fanout = Fanout(route.algorithm, rooted(route.hosts, part.root))
-            least = fanout.most_held + SPARE_BUFFERS
+            least = buffers_needed(fanout, route.segment_size)
             count = max(least, min(MOST_BUFFERS, memory // route.segment_size))
             lengths = segment_lengths(part.size, route.segment_size)
             pool = Buffers(route.segment_size, count)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dft.errors import DftError, ProtocolError, told
 from dft.fanout import Fanout, Step
 from dft.progress import Completion, Task, gather
-from dft.streams import Buffers, Sink, Source, Stop, Writer
+from dft.streams import Buffers, Sink, Source, Stop, Writer, read_all
 
 if TYPE_CHECKING:
     from dft.mpi_engine import Engine, PendingReceive
@@ -25,12 +25,22 @@ if TYPE_CHECKING:
 IN_FLIGHT = 4
 #: Receives that are posted ahead of what comes.
 AHEAD = 4
-#: Buffers beyond those that the schedule itself needs: for what is coming in, going out and being written.
-SPARE_BUFFERS = AHEAD + IN_FLIGHT
-#: Segments that are written by one job.
-WRITTEN_TOGETHER = 8
+#: Bytes that are read or written by one job: handing a job to a thread costs as much as moving 100 KiB.
+JOB_SIZE = 256 << 10
 
 _NOTHING = memoryview(b"")
+
+
+def buffers_needed(fanout: Fanout, segment_size: int) -> int:
+    """Return how many buffers of ``segment_size`` bytes a relay needs to keep going.
+
+    Those that the schedule needs, and those for what is coming in, going out and gathering for a write.
+    """
+    return fanout.most_held + AHEAD + IN_FLIGHT + _per_job(segment_size)
+
+
+def _per_job(segment_size: int) -> int:
+    return max(1, JOB_SIZE // segment_size)
 
 
 class Relay:
@@ -49,8 +59,8 @@ class Relay:
     ) -> None:
         """Prepare; ``run`` does it.
 
-        lengths: bytes of each segment.  buffers: a pool for this relay alone, of ``fanout.most_held`` and
-        SPARE_BUFFERS at least.  source: on the root.  sink: where the bytes go on another rank; None to
+        lengths: bytes of each segment.  buffers: a pool for this relay alone, of ``buffers_needed`` at
+        least.  source: on the root.  sink: where the bytes go on another rank; None to
         pass them on without keeping any.
         """
         self._engine = engine
@@ -58,6 +68,7 @@ class Relay:
         self._lengths = lengths
         self._tag = tag
         self._buffers = buffers
+        self._per_job = _per_job(buffers.segment_size)
         self._source = source
         self._stop = stop
         self._writer = Writer(engine.loop, sink, lambda error: None)
@@ -102,18 +113,23 @@ class Relay:
         return self._end == len(self._lengths)
 
     async def _read(self, source: Source) -> None:
-        for segment, length in enumerate(self._lengths):
-            buffer = await self._buffers.wait()
+        count = len(self._lengths)
+        for first in range(0, count, self._per_job):
+            numbers = range(first, min(count, first + self._per_job))
+            buffers = [await self._buffers.wait() for _ in numbers]
+            filled = [buffer[: self._lengths[n]] for n, buffer in zip(numbers, buffers, strict=True)]
             try:
                 if self._stop.reason is not None:
                     raise self._stop.reason
-                await self._engine.loop.in_thread(source.read_into, buffer[:length])
+                await self._engine.loop.in_thread(read_all, source, filled)
             except Exception as problem:  # even a bug must not leave the other ranks waiting
                 self._own_error = told(problem)
-                self._buffers.give_back(buffer)
-                self._break_off(segment)
+                for buffer in buffers:
+                    self._buffers.give_back(buffer)
+                self._break_off(first)
                 return
-            self._hold(segment, buffer)
+            for number, buffer in zip(numbers, buffers, strict=True):
+                self._hold(number, buffer)
 
     async def _receive(self) -> None:
         for step in self._receives:
@@ -201,12 +217,12 @@ class Relay:
             await sent
 
     async def _write(self) -> None:
-        segment, count = 0, len(self._lengths)
-        while segment < count and await self._present(segment):
-            together = [segment]
-            while len(together) < WRITTEN_TOGETHER and together[-1] + 1 in self._held:
-                together.append(together[-1] + 1)
-            await self._writer.write(*(self._held[n][: self._lengths[n]] for n in together))
-            for number in together:
+        count = len(self._lengths)
+        for first in range(0, count, self._per_job):
+            numbers = range(first, min(count, first + self._per_job))
+            for number in numbers:
+                if not await self._present(number):
+                    return
+            await self._writer.write(*(self._held[number][: self._lengths[number]] for number in numbers))
+            for number in numbers:
                 self._used(number)
-            segment += len(together)

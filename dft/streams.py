@@ -186,6 +186,12 @@ class Writer:
                 self._on_error(self.error)
 
 
+def read_all(source: Source, segments: Sequence[memoryview]) -> None:
+    """Fill segments in order."""
+    for segment in segments:
+        source.read_into(segment)
+
+
 def _write_all(sink: Sink, segments: Sequence[memoryview]) -> None:
     for segment in segments:
         sink.write(segment)
