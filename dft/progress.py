@@ -218,6 +218,28 @@ class Loop:
             self._jobs.put(None)
 
 
+class Turns:
+    """Lets ``count`` tasks at a time pass; the others wait, the longest waiting first."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[Completion[None]] = deque()
+
+    async def __aenter__(self) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn: Completion[None] = Completion()
+        self._waiting.append(turn)
+        await turn
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._waiting:
+            self._waiting.popleft().set(None)
+        else:
+            self._free += 1
+
+
 async def settled(tasks: list[Task[T]]) -> None:
     """Wait until every task has ended, well or not; an interruption of the caller comes through."""
     for task in tasks:

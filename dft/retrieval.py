@@ -13,11 +13,11 @@ from typing import Any
 
 from dft import protocol
 from dft.chunk_io import ChunkWriter
-from dft.cluster import Cluster, Node
+from dft.cluster import Cluster, Node, error_of
 from dft.errors import DftError, LocalFileError, NoReplica
 from dft.model import ChunkRun, FileEntry, Layout, runs_of
 from dft.names import shown
-from dft.progress import Task
+from dft.progress import Task, Turns, settled
 from dft.streams import receive_stream
 
 #: Makes the sink of one stream: a layout, its files' numbers among the entries, whether they are new.
@@ -25,6 +25,12 @@ MakeWriter = Callable[[Layout, list[int], bool], ChunkWriter]
 
 #: Times that a node is asked for a chunk that it does not send.
 MOST_TRIES = 2
+
+#: Nodes that send at a time: enough to fill rank 0's wire, too few to flood it.
+MOST_SOURCES = 8
+
+#: The errors of a stream's two ends: its sender's and rank 0's.
+_Ends = tuple[DftError | None, DftError | None]
 
 #: Chunks of a file that are wanted: all of them, or a range.
 Wanted = dict[int, list[int]]
@@ -107,8 +113,9 @@ def _plan(
     strikes: Counter[tuple[int, int, int]],
     last_error: str,
 ) -> dict[int, list[tuple[int, int]]]:
-    """Choose a holder for each chunk so that all have about the same bytes to send, the reliable first."""
-    load = {node.rank: 0 for node in cluster.nodes}
+    """Choose a holder for each chunk: the reliable first, then the near; else all take the same time."""
+    load = {node.rank: 0.0 for node in cluster.nodes}
+    here = os.uname().nodename
     plan: dict[int, list[tuple[int, int]]] = {}
     for number, chunk in missing:
         able = holders[number, chunk]
@@ -123,8 +130,10 @@ def _plan(
         if strikes:
             fewest = min(strikes[number, chunk, node.rank] for node in able)
             able = [node for node in able if strikes[number, chunk, node.rank] == fewest]
-        rank = min((node.rank for node in able), key=load.__getitem__)
-        load[rank] += entry.chunk_length(chunk)
+        # What lies on rank 0's own host needs no wire.
+        near = [node for node in able if node.host == here]
+        rank = min((node.rank for node in near or able), key=load.__getitem__)
+        load[rank] += entry.chunk_length(chunk) * cluster.byte_times.get(rank, 1.0)
         plan.setdefault(rank, []).append((number, chunk))
     return plan
 
@@ -152,40 +161,46 @@ async def _fetch_once(
     Returns (node, entry, chunk, why, whether it came and was bad) of what failed.
     """
     transfer, stop = cluster.new_transfer()
-    window = cluster.window_for(len(plan))
-    tasks: list[Task[Any]] = []
+    window = cluster.window_for(min(len(plan), MOST_SOURCES))
+    turns = Turns(MOST_SOURCES)
+    tasks: list[Task[_Ends]] = []
     streams = []
     by_rank = {node.rank: node for node in cluster.nodes}
+
+    def stop_senders(problem: DftError) -> None:
+        # What rank 0 cannot write is not worth sending.
+        stop.request(problem)
+        cluster.call_all(cluster.nodes, protocol.Abort, transfer)
+
     try:
         for rank, chunks in plan.items():
             layout, numbers = _layout(entries, chunks)
             writer, tag = make_writer(layout, numbers, fresh), cluster.next_tag()
-            call = cluster.call(rank, protocol.Send, transfer, 0, tag, layout)
-            tasks.append(cluster.loop.spawn(call))
 
-            def stop_sender(problem: DftError) -> None:
-                # What rank 0 cannot write is not worth sending.
-                stop.request(problem)
-                cluster.call_all(cluster.nodes, protocol.Abort, transfer)
+            async def stream(
+                rank: int = rank, tag: int = tag, layout: Layout = layout, writer: ChunkWriter = writer
+            ) -> _Ends:
+                async with turns:
+                    if stop.reason is not None:
+                        return stop.reason, stop.reason
+                    call = cluster.loop.spawn(cluster.call(rank, protocol.Send, transfer, 0, tag, layout))
+                    size, pool = layout.stream_size, cluster.receiving
+                    receive = receive_stream(
+                        cluster.engine, writer, size, rank, tag, pool, window, stop_senders
+                    )
+                    end = cluster.loop.spawn(receive)
+                    await settled([call])
+                    await settled([end])
+                    return error_of(call), error_of(end)
 
-            receive = receive_stream(
-                cluster.engine,
-                writer,
-                layout.stream_size,
-                rank,
-                tag,
-                cluster.receiving,
-                window,
-                stop_sender,
-            )
-            tasks.append(cluster.loop.spawn(receive))
+            tasks.append(cluster.loop.spawn(stream()))
             streams.append((by_rank[rank], layout, numbers, writer))
-        errors = await cluster.finish(transfer, stop, tasks)
+        await cluster.finish(transfer, stop, tasks)
     finally:
         cluster.end_transfer(transfer)
     failed = []
-    for i, (node, layout, numbers, writer) in enumerate(streams):
-        send_error, receive_error = errors[2 * i], errors[2 * i + 1]
+    for task, (node, layout, numbers, writer) in zip(tasks, streams, strict=True):
+        send_error, receive_error = task.result()
         if isinstance(receive_error, LocalFileError):
             raise receive_error
         if send_error is None and receive_error is None:

@@ -232,7 +232,8 @@ async def receive_stream(
                 await writer.write(buffer[:length])
             buffers.give_back(buffer)
             if count != length:
-                raise ProtocolError(
+                # A sender that was told of this sink's error stops: the error is the cause.
+                raise writer.error or ProtocolError(
                     f"rank {source} stopped sending"
                     if count == 0
                     else f"rank {source} sent a segment of {count} bytes, expected {length}"
