@@ -16,8 +16,6 @@ from dft.errors import DftError, StoreError
 from dft.model import DIGEST_SIZE, FileEntry, Layout
 
 _MAGIC = b"dft manifest 1\n"
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Layout)
 
 
 def with_digests(layout: Layout, chunks: list[tuple[int, int]], digests: bytes) -> Layout:
@@ -51,7 +49,7 @@ def entry_with(entry: FileEntry, digests: bytes) -> FileEntry:
 
 def write_manifest(path: bytes, layout: Layout) -> None:
     """Write a manifest by temporary and rename; OSError when the disk does not take it."""
-    body = _ENCODER.encode(layout)
+    body = layout.rows
     temporary = path + b".tmp"
     with open(temporary, "wb") as file:
         file.write(_MAGIC + xxhash.xxh3_128_digest(body) + body)
@@ -69,7 +67,7 @@ def read_manifest(path: bytes) -> Layout:
     if not data.startswith(_MAGIC) or data[len(_MAGIC) : -len(body) or None] != xxhash.xxh3_128_digest(body):
         raise StoreError(f"the manifest {os.fsdecode(path)} is damaged")
     try:
-        layout = _DECODER.decode(body)
+        layout = Layout.from_rows(body)
         layout.check()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DftError) as problem:
         raise StoreError(f"the manifest {os.fsdecode(path)} is damaged: {problem}") from problem

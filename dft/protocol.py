@@ -20,7 +20,7 @@ from dft.model import FileEntry, Layout
 from dft.names import check_name
 
 MAGIC = b"dft1"
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct("<4sHHQ")
 HEADER_SIZE = _HEADER.size
 
@@ -330,8 +330,21 @@ _KINDS: dict[int, type[Message]] = dict(
     )
 )
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODERS = {number: msgspec.msgpack.Decoder(kind) for number, kind in _KINDS.items()}
+
+
+def _to_wire(value: Layout) -> bytes:
+    """Give the wire form of what MessagePack has no type for: layouts, which pack themselves."""
+    return value.packed
+
+
+def _from_wire(kind: type[Layout], value: object) -> Layout:
+    if not isinstance(value, bytes):
+        raise ProtocolError("a layout is malformed: not bytes")
+    return kind.unpack(value)
+
+
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_to_wire)
+_DECODERS = {number: msgspec.msgpack.Decoder(kind, dec_hook=_from_wire) for number, kind in _KINDS.items()}
 
 
 def encode(message: Message) -> bytearray:

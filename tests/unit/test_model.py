@@ -22,6 +22,14 @@ def test_the_sizes_of_a_layout_are_those_of_its_bytes(case: Case) -> None:
         assert layout.files[file].chunk_length(chunk) == len(case.chunk(file, chunk))
 
 
+@given(cases())
+def test_a_layout_comes_back_from_its_forms(case: Case) -> None:
+    layout = case.layout
+    assert Layout.from_rows(layout.rows) == Layout.unpack(layout.packed) == layout
+    assert layout != Layout([*layout.files, directory_entry(b"d", 99)], layout.runs)
+    assert layout != Layout(layout.files, [*layout.runs, ChunkRun(0, 0, 0)])
+
+
 @given(cases(parts=False))
 def test_whole_files_lays_out_everything_in_order(case: Case) -> None:
     assert whole_files(case.layout.files) == case.layout

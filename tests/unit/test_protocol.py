@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Any, get_args
 
 import msgspec
@@ -10,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dft import protocol
+from dft import model, protocol
 from dft.errors import FAULTS, DftError, InternalError, NameTaken, ProtocolError
-from dft.model import FileEntry, Layout
+from dft.model import FileEntry, Layout, whole_files
 from dft.protocol import HEADER_SIZE, Message, Request, Round, decode, encode
-from tests.unit.builders import cases, small_names
+from tests.unit.builders import cases, file_entry, small_names
 
 KINDS: tuple[type[Message], ...] = (*get_args(Request), *get_args(protocol.Reply))
 
@@ -89,7 +90,7 @@ def decoded(wire: bytes) -> Message | None:
     return message
 
 
-def with_header(kind: int, body: bytes, magic: bytes = b"dft1", version: int = 1) -> bytes:
+def with_header(kind: int, body: bytes, magic: bytes = b"dft1", version: int = 2) -> bytes:
     return struct.pack("<4sHHQ", magic, version, kind, len(body)) + body
 
 
@@ -143,16 +144,70 @@ def test_what_was_expected_is_said() -> None:
     body = bytes(encode(protocol.Quit(1))[HEADER_SIZE:])
     with pytest.raises(ProtocolError, match=r"begins with b'HTTP', expected b'dft1'"):
         decode(with_header(12, body, magic=b"HTTP"))
-    with pytest.raises(ProtocolError, match=r"version 9, expected 1: all ranks need the same dft"):
+    with pytest.raises(ProtocolError, match=r"version 9, expected 2: all ranks need the same dft"):
         decode(with_header(12, body, version=9))
     with pytest.raises(ProtocolError, match=rf"kind 99, expected 1 to {len(KINDS)}"):
         decode(with_header(99, body))
     with pytest.raises(ProtocolError, match="says 5 bytes and has 0"):
-        decode(struct.pack("<4sHHQ", b"dft1", 1, 12, 5))
+        decode(struct.pack("<4sHHQ", b"dft1", 2, 12, 5))
     with pytest.raises(ProtocolError, match="15 bytes is shorter than its header"):
         decode(bytes(15))
     with pytest.raises(ProtocolError, match="a Quit message is malformed: Expected `int`"):
         decode(with_header(12, msgspec.msgpack.encode(["x"])))
+
+
+def many_files(count: int = 300) -> Layout:
+    return whole_files([file_entry(b"x" * i, b"directory/file-%03d" % i, i + 1) for i in range(count)])
+
+
+def received(packed: object) -> bytes:
+    """The wire form of a Receive message with this in the place of its layout."""
+    return with_header(2, msgspec.msgpack.encode([1, 2, 3, 4, packed]))
+
+
+def test_a_layout_of_many_files_is_short_and_made_once_for_all_nodes() -> None:
+    layout = many_files()
+    wire = encode(protocol.Receive(1, 2, 3, 4, layout))
+    assert len(wire) < 15 * len(layout.files)
+    assert layout.packed is layout.packed
+    assert decode(wire) == decode(received(b"\0" + layout.rows)) == protocol.Receive(1, 2, 3, 4, many_files())
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_an_altered_compressed_layout_is_refused_or_valid(data: st.DataObject) -> None:
+    packed = bytearray(many_files().packed)
+    for _ in range(data.draw(st.integers(1, 3))):
+        packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
+    decoded(received(bytes(packed)))
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"",
+        b"\2",
+        b"\0",
+        b"\1" + zlib.compress(b"\x91\x90"),
+        b"\1" + zlib.compress(b"\x92\x90\x90")[:-1],
+        b"\1" + zlib.compress(b"\x92\x90\x90") + b"x",
+        b"\1" + zlib.compress(b"\x91" * 100_000),
+        [[], []],
+        None,
+        7,
+    ],
+)
+def test_what_is_not_a_packed_layout_is_refused(packed: object) -> None:
+    with pytest.raises(ProtocolError, match="malformed"):
+        decode(received(packed))
+
+
+def test_a_layout_that_unpacks_to_more_than_any_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = many_files()
+    assert decode(received(layout.packed)) == protocol.Receive(1, 2, 3, 4, layout)
+    monkeypatch.setattr(model, "MAX_ROWS", len(layout.rows) - 1)
+    with pytest.raises(ProtocolError, match="too long"):
+        decode(received(layout.packed))
 
 
 LAYOUT = Layout([], [])
