@@ -17,12 +17,15 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from dft.catalog_schema import catalog_errors, check_header, connect, make_parents, titled
 from dft.errors import CatalogError, DftError, NameTaken
 from dft.locks import OwnerLock
 from dft.model import DIGEST_SIZE, KIND_DIRECTORY, KIND_FILE, FileEntry
 from dft.names import compile_pattern, parents, shown
 
+# In the order of a FileEntry's fields.
 _COLUMNS = "file_id, name, kind, size, mode, mtime_ns, chunk_size, digests"
 
 # What is published at a name, besides the kinds of a FileEntry.
@@ -41,8 +44,7 @@ class NodeRecord:
     store: str
 
 
-@dataclass(frozen=True)
-class Holding:
+class Holding(msgspec.Struct, frozen=True, gc=False):
     """Chunks ``first`` to ``first + count - 1`` of a file are held by every node of ``nodes``.
 
     A count of 0 stands for an empty file or a directory that the nodes have.
@@ -132,11 +134,7 @@ class Catalog:
             known = self._check_free(entries)
             sql.executemany(
                 f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (e.file_id, e.name, e.kind, e.size, e.mode, e.mtime_ns, e.chunk_size, e.digests)
-                    for e in entries
-                    if e.file_id not in known
-                ),
+                (msgspec.structs.astuple(entry) for entry in entries if entry.file_id not in known),
             )
             self._insert_holdings(
                 (holding for holding in holdings if holding.file_id not in known),

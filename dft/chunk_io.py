@@ -93,7 +93,10 @@ class ChunkReader:
         for piece in self._walk.advance(payload):
             data = buffer[piece.start : piece.start + piece.length]
             try:
-                self._read_piece(piece, data)
+                if piece.is_file and piece.length <= SMALL_FILE:
+                    self._read_small(piece.file, data)
+                else:
+                    self._read_piece(piece, data)
             except OSError as problem:
                 error = self._as_error(problem, piece.file)
                 if not self._may_lose:
@@ -108,14 +111,14 @@ class ChunkReader:
             buffer[payload:] = self._digests.made[self._sent_digests : end]
             self._sent_digests = end
 
+    def _read_small(self, file: int, data: memoryview) -> None:
+        if self._files.read_whole(file, data) != len(data):
+            raise OSError("it has become shorter")
+        if self._carries_digests:
+            self._digests.update(data, True)
+
     def _read_piece(self, piece: Piece, data: memoryview) -> None:
         if not piece.length:
-            return
-        if piece.is_file and piece.length <= SMALL_FILE:
-            if self._files.read_whole(piece.file, data) != piece.length:
-                raise OSError("it has become shorter")
-            if self._carries_digests:
-                self._digests.update(data, True)
             return
         if piece.file != self._file:
             self._close_file()
@@ -195,18 +198,19 @@ class ChunkWriter:
         payload = min(len(buffer), self._payload_left)
         self._payload_left -= payload
         for piece in self._walk.advance(payload):
+            data = buffer[piece.start : piece.start + piece.length]
             try:
-                self._write_piece(piece, buffer[piece.start : piece.start + piece.length])
+                if piece.is_file and piece.length <= SMALL_FILE:
+                    self._digests.update(data, True)
+                    self.chunks.append((piece.file, 0))
+                    self._files.write_whole(piece.file, data)
+                else:
+                    self._write_piece(piece, data)
             except OSError as problem:
                 raise self._as_error(problem, piece.file) from problem
         self._expected += buffer[payload:]
 
     def _write_piece(self, piece: Piece, data: memoryview) -> None:
-        if piece.is_file and piece.length <= SMALL_FILE:
-            self._digests.update(data, True)
-            self.chunks.append((piece.file, 0))
-            self._files.write_whole(piece.file, data)
-            return
         if piece.file != self._file:
             self._close_file()
             if self.layout.files[piece.file].kind == KIND_DIRECTORY:
@@ -249,6 +253,8 @@ class ChunkWriter:
     def bad(self) -> list[tuple[int, int]]:
         """Return (file, chunk) of the chunks taken in so far that have a wrong digest."""
         wrong, made, carried = [], self._digests.made, self.layout.carries_digests
+        if carried and made == self._expected:
+            return []
         for i, (file, chunk) in enumerate(self.chunks):
             digest = made[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]
             if carried:

@@ -24,6 +24,8 @@ _KINDS = {
     stat.S_IFBLK: "block device",
 }
 
+_FOR_READING = os.O_RDONLY | os.O_CLOEXEC
+
 
 def local_error(problem: OSError, path: bytes, doing: str) -> LocalFileError:
     """Turn what the operating system says into one line: what failed on which path, and why."""
@@ -111,7 +113,7 @@ class _UnchangedFiles:
         self._paths = paths
 
     def open(self, file: int) -> int:
-        descriptor = os.open(self._paths[file], os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(self._paths[file], _FOR_READING)
         try:
             self._check(file, descriptor)
         except BaseException:
@@ -123,7 +125,7 @@ class _UnchangedFiles:
         self._check(file, descriptor)
 
     def read_whole(self, file: int, data: memoryview) -> int:
-        descriptor = os.open(self._paths[file], os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(self._paths[file], _FOR_READING)
         try:
             count = os.readv(descriptor, [data])
             self._check(file, descriptor)

@@ -18,18 +18,26 @@ from dft.model import DIGEST_SIZE, FileEntry, Layout
 _MAGIC = b"dft manifest 1\n"
 
 
-def with_digests(layout: Layout, chunks: list[tuple[int, int]], digests: bytes) -> Layout:
-    """Fill in the digests that a stream brought along.
+def with_digests(layout: Layout, digests: bytes) -> Layout:
+    """Fill in the digests that a whole stream brought along.
 
-    chunks: (file, chunk) of each digest.  Chunks of a file that were not in the stream get zeros.
+    digests: those of all chunks of the layout, in order.  Chunks that are not in it get zeros.
     """
     if not layout.carries_digests:
         return layout
-    filled = [bytearray(entry.chunk_count * DIGEST_SIZE) for entry in layout.files]
-    for i, (file, chunk) in enumerate(chunks):
-        digest = digests[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]
-        filled[file][chunk * DIGEST_SIZE : (chunk + 1) * DIGEST_SIZE] = digest
-    files = [entry_with(entry, bytes(made)) for entry, made in zip(layout.files, filled, strict=True)]
+    files, position = list(layout.files), 0
+    for run in layout.runs:
+        entry, end = files[run.file], position + run.count * DIGEST_SIZE
+        known, own = digests[position:end], run.first * DIGEST_SIZE
+        if run.count != (chunk_count := entry.chunk_count):
+            made = bytearray(entry.digests or bytes(chunk_count * DIGEST_SIZE))
+            made[own : own + len(known)] = known
+            known = bytes(made)
+        files[run.file] = entry_with(entry, known)
+        position = end
+    for i, entry in enumerate(files):
+        if entry.size and not entry.digests:  # none of its chunks came
+            files[i] = entry_with(entry, bytes(entry.chunk_count * DIGEST_SIZE))
     return Layout(files, layout.runs)
 
 

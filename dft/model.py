@@ -71,7 +71,7 @@ class FileEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
             raise ProtocolError("a directory has no bytes")
         if not 0 <= self.mode <= 0o7777 or not -(2**63) <= self.mtime_ns < 2**63:
             raise ProtocolError(f"mode {self.mode:o} or time {self.mtime_ns} is out of range")
-        if len(self.digests) not in (0, self.chunk_count * DIGEST_SIZE):
+        if self.digests and len(self.digests) != self.chunk_count * DIGEST_SIZE:
             raise ProtocolError(f"{len(self.digests)} bytes of digests for {self.chunk_count} chunks")
         check_name(self.name)
 
@@ -201,12 +201,14 @@ class Layout:
             raise ProtocolError("a layout mixes files with and without digests")
         for entry in self.files:
             entry.check()
+        files = self.files
         for run in self.runs:
-            if not 0 <= run.file < len(self.files):
-                raise ProtocolError(f"a run names file {run.file} of {len(self.files)}")
-            count = self.files[run.file].chunk_count
-            if run.first < 0 or run.count < 0 or run.first + run.count > count:
-                raise ProtocolError(f"chunks {run.first}+{run.count} of a file that has {count}")
+            if not 0 <= run.file < len(files):
+                raise ProtocolError(f"a run names file {run.file} of {len(files)}")
+            entry, first, count = files[run.file], run.first, run.count
+            has = -(-entry.size // entry.chunk_size)  # its chunk_count, without a call
+            if first < 0 or count < 0 or first + count > has:
+                raise ProtocolError(f"chunks {first}+{count} of a file that has {has}")
 
 
 def whole_files(files: list[FileEntry]) -> Layout:

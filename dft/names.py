@@ -17,8 +17,14 @@ MAX_NAME = 4000
 MAX_COMPONENT = 255
 
 
+# What most names are: no component begins with a dot.
+_PLAINLY_LEGAL = re.compile(rb"[^/.\0][^/\0]*+(?:/[^/.\0][^/\0]*+)*+").fullmatch
+
+
 def check_name(name: bytes) -> None:
     """Raise UsageError unless ``name`` is a normal relative path that a file system can hold."""
+    if len(name) <= MAX_COMPONENT and _PLAINLY_LEGAL(name):
+        return
     if not name:
         raise UsageError("an empty name is not allowed")
     if len(name) > MAX_NAME:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from dft.model import Layout
 
 
-class Piece(NamedTuple):
+class Piece(msgspec.Struct, gc=False):
     """A part of one chunk in the caller's buffer, or (length 0) a file without bytes.
 
     file: its number in the layout.  offset: bytes, in the file.  start, length: bytes, in the buffer.

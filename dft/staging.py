@@ -9,8 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 
 from dft.model import KIND_DIRECTORY, FileEntry, Layout
+
+_TO_CREATE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
 
 
 class StagedTree:
@@ -31,6 +34,8 @@ class StagedTree:
         self.in_parts = set(range(len(paths))) - whole
         #: Whether nothing was ever written to these files, so that zeros need not be.
         self.fresh = True
+        # Whether files made with a mode have it, or need a chmod: the umask or an ACL may be in the way.
+        self._made_as_asked: dict[int, bool] = {}
         # The directory of the last small file: the next one mostly goes there as well.
         self._directory = b"/"
         self._directory_fd = -1
@@ -65,7 +70,7 @@ class StagedTree:
             os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def write_whole(self, file: int, data: memoryview) -> None:
-        """Create a small file with all its bytes, mode and time, in five system calls."""
+        """Create a small file with all its bytes, mode and time, in four system calls where it can."""
         entry = self._files[file]
         directory, _, base = self._paths[file].rpartition(b"/")
         if directory != self._directory:
@@ -74,21 +79,29 @@ class StagedTree:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             self._directory_fd = os.open(os.path.join(self.root, directory), flags)
             self._directory = directory
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        flags, mode = _TO_CREATE, self._mode(entry)
         if not self.fresh:
             flags |= os.O_EXCL
             try:
                 os.unlink(base, dir_fd=self._directory_fd)
             except FileNotFoundError:
                 pass
-        descriptor = os.open(base, flags, 0o600, dir_fd=self._directory_fd)
+        descriptor = os.open(base, flags, mode & 0o777, dir_fd=self._directory_fd)
         try:
             if os.write(descriptor, data) != len(data):
                 raise OSError(errno.ENOSPC, "no space left on device")
-            os.fchmod(descriptor, self._mode(entry))
+            if not self._made_as_asked.get(mode):
+                self._set_mode(descriptor, mode)
             os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(descriptor)
+
+    def _set_mode(self, descriptor: int, mode: int) -> None:
+        if mode not in self._made_as_asked:
+            # Only what holds after the first write is known of the next file: it takes away set-id bits.
+            self._made_as_asked[mode] = stat.S_IMODE(os.fstat(descriptor).st_mode) == mode <= 0o777
+        if not self._made_as_asked[mode]:
+            os.fchmod(descriptor, mode)
 
     def make_directory(self, file: int) -> None:
         """Create a directory of the layout."""

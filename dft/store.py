@@ -285,7 +285,7 @@ class Stage:
 
     def seal(self, writer: ChunkWriter) -> None:
         """Write the manifest of a stream that was taken in whole; after this it survives the process."""
-        layout = with_digests(writer.layout, writer.chunks, writer.digests)
+        layout = with_digests(writer.layout, writer.digests)
         self._parts += 1
         try:
             write_manifest(os.path.join(self._root, b"manifest-%d" % self._parts), layout)

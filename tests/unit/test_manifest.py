@@ -19,7 +19,7 @@ from tests.unit.builders import Case, cases, file_entry, whole
 
 
 def filled(case: Case) -> Layout:
-    return with_digests(case.layout, case.chunks, case.digests)
+    return with_digests(case.layout, case.digests)
 
 
 @given(cases())
@@ -52,6 +52,15 @@ def test_chunks_that_did_not_come_have_digests_of_zeros() -> None:
     entry = file_entry(b"0123456789")
     case = Case(Layout([entry], [ChunkRun(0, 1, 1)]), [b"0123456789"])
     assert filled(case).files[0].digests == bytes(DIGEST_SIZE) + case.digests + bytes(DIGEST_SIZE)
+
+
+def test_a_file_of_which_nothing_came_has_digests_of_zeros_too() -> None:
+    entries = [file_entry(b"0123456789", b"a"), file_entry(b"01234", b"b", 2), file_entry(b"", b"c", 3)]
+    case = Case(Layout(entries, [ChunkRun(1, 1, 1), ChunkRun(1, 0, 1)]), [b"0123456789", b"01234", b""])
+    layout = filled(case)
+    layout.check()
+    digests = [case.digests[DIGEST_SIZE:] + case.digests[:DIGEST_SIZE], b""]
+    assert [entry.digests for entry in layout.files] == [bytes(3 * DIGEST_SIZE), *digests]
 
 
 SAMPLE = filled(whole(b"0123456789", None, b"", b"x"))

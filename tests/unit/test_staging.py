@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dft.chunk_io import SMALL_FILE, ChunkWriter
 from dft.errors import InternalError
-from dft.model import ChunkRun, Layout, runs_of
+from dft.model import ChunkRun, Layout, runs_of, whole_files
 from dft.staging import StagedTree, merge, remove_tree
 from tests.unit.builders import MTIME, Case, directory_entry, file_entry, tree_of, whole
 
@@ -47,6 +47,29 @@ def test_files_get_their_mode_and_time(
     # A store's own user must be able to read what it holds, and nobody to change it.
     assert stat.S_IMODE(info.st_mode) == (mode & 0o555 | 0o400 if read_only else mode)
     assert (info.st_size, info.st_mtime_ns) == (size, MTIME)
+
+
+@given(
+    st.lists(st.sampled_from([0o644, 0o600, 0o777, 0o000, 0o664, 0o222, 0o4755]), max_size=8),
+    st.sampled_from([0o022, 0o077, 0]),
+    st.booleans(),
+)
+@example([0o644, 0o644, 0o4755, 0o4755, 0o664, 0o664], 0o022, False)
+def test_every_one_of_many_small_files_gets_its_mode(modes: list[int], mask: int, read_only: bool) -> None:
+    entries = [file_entry(b"x", b"f", i + 1, mode=mode) for i, mode in enumerate(modes)]
+    case = Case(whole_files(entries), [b"x"] * len(modes))
+    before = os.umask(mask)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            root = os.fsencode(scratch) + b"/stage"
+            names = [b"%d/%d" % (i % 2, i) for i in range(len(modes))]
+            fill(StagedTree(root, case.layout, names, read_only), case)
+            for name, mode in zip(names, modes, strict=True):
+                info = os.stat(os.path.join(root, name))
+                assert stat.S_IMODE(info.st_mode) == (mode & 0o555 | 0o400 if read_only else mode)
+                assert info.st_mtime_ns == MTIME
+    finally:
+        os.umask(before)
 
 
 def test_a_tree_with_empty_files_and_directories_anywhere(tmp_path: Path) -> None:

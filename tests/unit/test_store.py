@@ -91,7 +91,7 @@ def test_what_was_stored_is_read_back(case: Case, segment: int) -> None:
         # In the order of the names, which is that of the files here; each once.
         assert {entry.name for entry in held.files} <= {entry.name for entry in case.layout.files}
         assert held.payload_size == len(case.payload)
-        layout = Layout(with_digests(case.layout, case.chunks, case.digests).files, case.layout.runs)
+        layout = Layout(with_digests(case.layout, case.digests).files, case.layout.runs)
         assert read_back(store, layout, segment) == case.payload
         store.close()
 
