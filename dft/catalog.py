@@ -125,10 +125,10 @@ class Catalog:
         out.  Raises NameTaken as ``check_free`` does, CatalogError for an entry or holding that is
         inconsistent.
         """
-        entries = list(entries)
+        entries, chunk_counts = list(entries), {}
         for entry in entries:
-            self._check_entry(entry)
-        if len({entry.file_id for entry in entries}) < len(entries):
+            chunk_counts[entry.file_id] = self._check_entry(entry)
+        if len(chunk_counts) < len(entries):
             raise CatalogError(f"{titled(self.path)}: two files have the same id")
         with self._transaction() as sql:
             known = self._check_free(entries)
@@ -136,10 +136,8 @@ class Catalog:
                 f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (msgspec.structs.astuple(entry) for entry in entries if entry.file_id not in known),
             )
-            self._insert_holdings(
-                (holding for holding in holdings if holding.file_id not in known),
-                {entry.file_id: entry.chunk_count for entry in entries},
-            )
+            new = (holding for holding in holdings if holding.file_id not in known)
+            self._insert_holdings(new, chunk_counts)
             sql.execute("INSERT OR IGNORE INTO transfers VALUES (?)", (transfer,))
 
     def add_holdings(self, transfer: int, holdings: Iterable[Holding]) -> None:
@@ -259,14 +257,19 @@ class Catalog:
                 self._check_entry(entry)
                 yield entry
 
-    def _check_entry(self, entry: FileEntry) -> None:
-        """Hold the same line for what comes in and what is read back: either could be made up."""
+    def _check_entry(self, entry: FileEntry) -> int:
+        """Hold the same line for what comes in and what is read back: either could be made up.
+
+        Returns its number of chunks.
+        """
         try:
             entry.check()
         except DftError as problem:
             raise CatalogError(f"{titled(self.path)}: {problem.message}") from problem
-        if len(entry.digests) != entry.chunk_count * DIGEST_SIZE:
+        count = entry.chunk_count
+        if len(entry.digests) != count * DIGEST_SIZE:
             raise CatalogError(f"{titled(self.path)}: {shown(entry.name)} lacks digests")
+        return count
 
     def _check_free(self, entries: Sequence[FileEntry]) -> set[int]:
         """Apply the rules of ``check_free``; give the ids of the directories that need no new row."""
@@ -316,14 +319,13 @@ class Catalog:
         """chunk_counts: those of files just inserted; the others are looked up."""
         rows = []
         for holding in holdings:
-            count = chunk_counts.get(holding.file_id)
+            file_id, first, held = holding.file_id, holding.first, holding.count
+            count = chunk_counts.get(file_id)
             if count is None:
-                count = chunk_counts[holding.file_id] = self._chunk_count(holding.file_id)
-            if holding.first < 0 or holding.count < 0 or holding.first + holding.count > count:
-                raise CatalogError(
-                    f"{titled(self.path)}: chunks {holding.first}+{holding.count} of a file that has {count}"
-                )
-            rows.append((holding.file_id, holding.first, holding.count, self._set_id(holding.nodes)))
+                count = chunk_counts[file_id] = self._chunk_count(file_id)
+            if first < 0 or held < 0 or first + held > count:
+                raise CatalogError(f"{titled(self.path)}: chunks {first}+{held} of a file that has {count}")
+            rows.append((file_id, first, held, self._set_id(holding.nodes)))
         self._connection.executemany("INSERT OR IGNORE INTO holdings VALUES (?, ?, ?, ?)", rows)
 
     def _chunk_count(self, file_id: int) -> int:

@@ -26,8 +26,11 @@ from dft.streams import Stop, send_stream
 #: Files whose layouts travel in one message: bounds the memory for trees of millions of files.
 BATCH_FILES = 16384
 
-#: Where the chunks of one file go: for each node, ascending chunk numbers; or the one node that takes all.
+#: Where the chunks of one file go: for each node, ascending chunk numbers.
 Placement = dict[int, list[int]]
+
+#: What each node takes of a batch: the numbers of its files there, and their runs as its layout has them.
+Shares = dict[int, tuple[list[int], list[ChunkRun]]]
 
 
 @dataclass
@@ -103,14 +106,30 @@ def batches(tree: LocalTree) -> Iterator[tuple[list[FileEntry], list[bytes]]]:
         yield tree.entries[start:end], tree.paths[start:end]
 
 
-def _one_node_each(cluster: Cluster, entries: list[FileEntry], node: Node | None) -> list[Placement]:
+def _one_node_each(cluster: Cluster, entries: list[FileEntry], node: Node | None) -> Shares:
     """Place every file on one node: the one given, or a random one, weighted by free space."""
     if node is not None:
         chosen = [cluster.nodes.index(node)] * len(entries)
     else:
         free = [n.free for n in cluster.nodes]
         chosen = choose_nodes([entry.size for entry in entries], free, cluster.rng)
-    return [{i: list(range(e.chunk_count))} for i, e in zip(chosen, entries, strict=True)]
+    shares: Shares = {place: ([], []) for place in set(chosen)}
+    for number, (place, entry) in enumerate(zip(chosen, entries, strict=True)):
+        numbers, runs = shares[place]
+        runs.append(ChunkRun(len(numbers), 0, entry.chunk_count))
+        numbers.append(number)
+    return shares
+
+
+def _chunks_apart(cluster: Cluster, entries: list[FileEntry]) -> Shares:
+    """Place the chunks of all files as ``_spread_chunks`` does."""
+    shares: Shares = {}
+    for number, placement in enumerate(_spread_chunks(cluster, entries)):
+        for place, chunks in placement.items():
+            numbers, runs = shares.setdefault(place, ([], []))
+            runs += runs_of(len(numbers), chunks) or [ChunkRun(len(numbers), 0, 0)]
+            numbers.append(number)
+    return shares
 
 
 def _spread_chunks(cluster: Cluster, entries: list[FileEntry]) -> list[Placement]:
@@ -139,12 +158,9 @@ async def publish(cluster: Cluster, tree: LocalTree, node: Node | None, diffuse:
     used: set[int] = set()
     try:
         for entries, paths in batches(tree):
-            if diffuse:
-                placements = _spread_chunks(cluster, entries)
-            else:
-                placements = _one_node_each(cluster, entries, node)
-            used.update(*placements)
-            await _send_batch(upload, entries, paths, placements)
+            shares = _chunks_apart(cluster, entries) if diffuse else _one_node_each(cluster, entries, node)
+            used.update(shares)
+            await _send_batch(upload, entries, paths, shares)
     except BaseException:
         await upload.give_up()
         raise
@@ -153,23 +169,14 @@ async def publish(cluster: Cluster, tree: LocalTree, node: Node | None, diffuse:
     return nodes
 
 
-async def _send_batch(
-    upload: Upload, entries: list[FileEntry], paths: list[bytes], placements: list[Placement]
-) -> None:
+async def _send_batch(upload: Upload, entries: list[FileEntry], paths: list[bytes], shares: Shares) -> None:
     """Send a batch of files to the nodes where their chunks are placed, and wait until all is staged."""
     cluster = upload.cluster
-    files: dict[int, list[int]] = {}
-    runs: dict[int, list[ChunkRun]] = {}
-    for number, placement in enumerate(placements):
-        for place, chunks in placement.items():
-            numbers, node_runs = files.setdefault(place, []), runs.setdefault(place, [])
-            node_runs += runs_of(len(numbers), chunks) or [ChunkRun(len(numbers), 0, 0)]
-            numbers.append(number)
-    window = cluster.window_for(len(files))
+    window = cluster.window_for(len(shares))
     tasks: list[Task[Any]] = []
     streams = []
-    for place, numbers in files.items():
-        layout = Layout([entries[number] for number in numbers], runs[place])
+    for place, (numbers, runs) in shares.items():
+        layout = Layout([entries[number] for number in numbers], runs)
         reader = local_reader(layout, [paths[number] for number in numbers])
         tag, node = cluster.next_tag(), cluster.nodes[place]
         call = cluster.call(node.rank, protocol.Receive, upload.transfer, 0, tag, layout)
