@@ -192,7 +192,8 @@ async def _run(
 
 async def _timed(call: Coroutine[Any, Any, Any], rank: int, outcome: Outcome) -> None:
     await call
-    outcome.seconds[rank] = time.monotonic() - outcome.began
+    # The first time counts: a node that sends to later ones has had it for long.
+    outcome.seconds.setdefault(rank, time.monotonic() - outcome.began)
 
 
 async def _commit(upload: Upload, nodes: list[Node], failures: dict[int, DftError], new: bool) -> None:
