@@ -192,7 +192,7 @@ class Cluster:
         return {node.number: node for node in self.nodes}
 
     def next_tag(self) -> int:
-        """Return the tag of a new stream; 32767 streams pass before one comes again."""
+        """Return the tag of a new stream; 32766 streams pass before one comes again."""
         self._last_tag = self._last_tag % MAX_TAG + 1
         return self._last_tag
 

@@ -1,8 +1,9 @@
 """The only module that calls MPI: communicators, requests, and the poll that drives them.
 
-Three duplicated communicators keep control messages, chunks and broadcasts apart.  Nothing here blocks
-or spins: every operation is a request that ``poll`` tests, and a ``Completion`` that tasks await.  Only
-the main thread of a rank may call these functions.  MPI's exceptions become TransportError here.
+Control messages and chunks have tags of their own on the one communicator that there is at the start, and
+MPI keeps broadcasts apart from both.  Nothing here blocks or spins: every operation is a request that
+``poll`` tests, and a ``Completion`` that tasks await.  Only the main thread of a rank may call these
+functions.  MPI's exceptions become TransportError here.
 """
 
 from __future__ import annotations
@@ -11,22 +12,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dft import mpi_settings
 from dft.errors import TransportError
 from dft.progress import Completion, Loop
 
-# The broadcast algorithms that pipeline segments (see docs/design.md, decision 3), and no libfabric BTL,
-# whose start takes a second (ADR 0003).  What the user has set wins.
-_SETTINGS = {
-    "OMPI_MCA_coll_libnbc_ibcast_algorithm": "3",
-    "OMPI_MCA_btl": "^ofi",
-    # Over TCP a longer message waits for answers again and again, each of which costs naps at both ends.
-    "OMPI_MCA_btl_tcp_eager_limit": str((256 << 10) + 4096),
-    "MPIR_CVAR_IBCAST_INTRA_ALGORITHM": "tsp_ring",
-    "MPIR_CVAR_IBCAST_RING_CHUNK_SIZE": "65536",
-    "MPIR_CVAR_IBCAST_DEVICE_COLLECTIVE": "0",
-}
-for _name, _value in _SETTINGS.items():
-    os.environ.setdefault(_name, _value)
+mpi_settings.prepare(os.environ)
 
 import mpi4py  # noqa: E402
 
@@ -35,8 +25,11 @@ mpi4py.rc.finalize = False
 
 from mpi4py import MPI  # noqa: E402
 
-#: Tags of streams are 1 to this: MPI promises that a tag of 32767 is legal.
-MAX_TAG = 32767
+#: Tags of streams are 1 to ``MAX_TAG``.  Open MPI makes a group's communicator by messages that any
+#: receive with their tag could take away.  MPI promises that a tag of 32767 is legal.
+MAX_TAG = 32766
+_CONTROL_TAG = 0
+_GROUP_TAG = 32767
 
 
 class PendingReceive(Completion[int]):
@@ -59,13 +52,11 @@ class Engine:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        world = MPI.COMM_WORLD
-        self.rank = world.Get_rank()
-        self.size = world.Get_size()
-        self._control = world.Dup()
-        self._chunks = world.Dup()
-        self._broadcast = world.Dup()
-        self._groups: dict[tuple[int, ...], MPI.Intracomm] = {tuple(range(self.size)): self._broadcast}
+        # No other library communicates in this process: duplicates would only make ranks wait (ADR 0006).
+        self._world = MPI.COMM_WORLD
+        self.rank = self._world.Get_rank()
+        self.size = self._world.Get_size()
+        self._groups: dict[tuple[int, ...], MPI.Intracomm] = {tuple(range(self.size)): self._world}
         self._requests: list[MPI.Request] = []
         # What to complete, and the buffer that must outlive the request.
         self._outcomes: list[tuple[Completion[Any], Any]] = []
@@ -111,7 +102,7 @@ class Engine:
         if self._receiving_control:
             return False
         status = MPI.Status()
-        message = self._control.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)
+        message = self._world.Improbe(MPI.ANY_SOURCE, _CONTROL_TAG, status)
         if message is None:
             return False
         wire = bytearray(status.Get_count(MPI.BYTE))
@@ -137,21 +128,21 @@ class Engine:
     def send_control(self, dest: int, wire: bytearray) -> Completion[int]:
         """Send a control message; the bytes must not change until it is done."""
         try:
-            return self._watch(self._control.Isend([wire, MPI.BYTE], dest, 0), wire)
+            return self._watch(self._world.Isend([wire, MPI.BYTE], dest, _CONTROL_TAG), wire)
         except MPI.Exception as problem:
             raise TransportError(f"rank {self.rank}: cannot send to rank {dest}: {problem}") from problem
 
     def isend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
         """Start sending a segment; the buffer must not change until it is done."""
-        return self._watch(self._chunks.Isend([buffer, MPI.BYTE], dest, tag), buffer)
+        return self._watch(self._world.Isend([buffer, MPI.BYTE], dest, tag), buffer)
 
     def issend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
         """Start sending a segment; done when the receiver has matched it, and not before."""
-        return self._watch(self._chunks.Issend([buffer, MPI.BYTE], dest, tag), buffer)
+        return self._watch(self._world.Issend([buffer, MPI.BYTE], dest, tag), buffer)
 
     def irecv(self, buffer: memoryview, source: int, tag: int) -> PendingReceive:
         """Start receiving a segment of at most the buffer's size."""
-        request = self._chunks.Irecv([buffer, MPI.BYTE], source, tag)
+        request = self._world.Irecv([buffer, MPI.BYTE], source, tag)
         pending = PendingReceive(request)
         self._register(pending, request, buffer)
         return pending
@@ -165,8 +156,8 @@ class Engine:
         members = tuple(group)
         communicator = self._groups.get(members)
         if communicator is None:
-            world = self._broadcast.Get_group()
-            communicator = self._broadcast.Create_group(world.Incl(members), tag=0)
+            everyone = self._world.Get_group()
+            communicator = self._world.Create_group(everyone.Incl(members), tag=_GROUP_TAG)
             self._groups[members] = communicator
         return self._watch(communicator.Ibcast([buffer, MPI.BYTE], members.index(root)), buffer)
 
