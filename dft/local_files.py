@@ -6,7 +6,6 @@ Used by rank 0 for the person's files and by a data server for ``put --from`` an
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Callable
 
@@ -254,6 +253,8 @@ def copy_to(source: bytes, target: bytes, mode: int, mtime_ns: int) -> None:
 
     Directories above it are made.  Raises LocalFileError.
     """
+    import shutil  # as in ``staging``
+
     temporary = os.path.join(os.path.dirname(target), b".dft-" + os.urandom(8).hex().encode())
     try:
         os.makedirs(os.path.dirname(target) or b".", exist_ok=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dft.errors import DftError, InUse
+
+if TYPE_CHECKING:
+    from pathlib import Path  # a data server, which has no use for it, starts without
 
 #: Longest owner line that is read, in bytes: a host name and a process id.
 _OWNER_SIZE = 512
@@ -34,7 +36,7 @@ class OwnerLock:
             raise error(f"{what} cannot be locked: {str(path)!r}: {problem.strerror}") from problem
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            owner = f"{socket.gethostname()} {os.getpid()}\n".encode()
+            owner = f"{os.uname().nodename} {os.getpid()}\n".encode()
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, owner, 0)
         except BlockingIOError as problem:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 
 from dft.model import KIND_DIRECTORY, FileEntry, Layout
@@ -139,4 +138,6 @@ def merge(source: bytes, destination: bytes) -> None:
 
 def remove_tree(path: bytes) -> None:
     """Remove a tree if it is there."""
+    import shutil  # with every archive format that Python knows: not at the start of all ranks
+
     shutil.rmtree(path, ignore_errors=True)
