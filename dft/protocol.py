@@ -11,6 +11,7 @@ Each request carries a ``call`` number which its one reply repeats.
 from __future__ import annotations
 
 import struct
+from functools import cache
 
 import msgspec
 
@@ -344,7 +345,12 @@ def _from_wire(kind: type[Layout], value: object) -> Layout:
 
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_to_wire)
-_DECODERS = {number: msgspec.msgpack.Decoder(kind, dec_hook=_from_wire) for number, kind in _KINDS.items()}
+
+
+@cache
+def _decoder(number: int) -> msgspec.msgpack.Decoder[Message]:
+    # Made when needed: a session uses few kinds, and to make all would hold up its start.
+    return msgspec.msgpack.Decoder(_KINDS[number], dec_hook=_from_wire)
 
 
 def encode(message: Message) -> bytearray:
@@ -366,13 +372,13 @@ def decode(wire: bytes | bytearray | memoryview) -> Message:
         raise ProtocolError(
             f"a message has version {version}, expected {VERSION}: all ranks need the same dft"
         )
-    if number not in _DECODERS:
+    if number not in _KINDS:
         raise ProtocolError(f"a message has kind {number}, expected 1 to {len(_KINDS)}")
     if length != len(wire) - HEADER_SIZE or length > MAX_BODY:
         raise ProtocolError(f"a message says {length} bytes and has {len(wire) - HEADER_SIZE}")
     kind = _KINDS[number].__name__
     try:
-        message = _DECODERS[number].decode(memoryview(wire)[HEADER_SIZE:])
+        message = _decoder(number).decode(memoryview(wire)[HEADER_SIZE:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
         raise ProtocolError(f"a {kind} message is malformed: {problem}") from problem
     try:
