@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -26,8 +27,15 @@ def rank_from_launcher() -> int | None:
 
 def main() -> None:
     """Run dft and exit with its code."""
+    gc.disable()  # while modules are imported there is no garbage, but ever more to look through
     rank = rank_from_launcher()
     sys.exit(_data_server() if rank else _first_process(under_launcher=rank is not None))
+
+
+def _all_is_imported() -> None:
+    """Have garbage collected from here on, but for what stays anyway."""
+    gc.freeze()
+    gc.enable()
 
 
 def _import_msgspec() -> None:
@@ -57,6 +65,7 @@ def _data_server() -> int:
 
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # for rank 0 to decide
+    _all_is_imported()
     engine = Engine(Loop())
     server = DataServer(engine)
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
@@ -102,6 +111,7 @@ def _first_process(under_launcher: bool) -> int:
     from dft.mpi_engine import Engine, abort
     from dft.progress import Loop
 
+    _all_is_imported()
     take_input()
     engine = Engine(Loop())
     server = MetadataServer(engine, options)
