@@ -121,7 +121,11 @@ class Cluster:
         self.catalog = catalog
         if self.engine.size < 2:
             raise UsageError("dft needs at least 2 ranks: one metadata server and a data server or more")
-        await self._all_said_hello
+        self.loop.under_way += 1  # all wait for the last one and then for this rank: no long naps
+        try:
+            await self._all_said_hello
+        finally:
+            self.loop.under_way -= 1
         per_host = Counter(host for host, _ in self._hosts.values())
         index: Counter[str] = Counter()
         tasks: list[tuple[int, Task[Any]]] = []

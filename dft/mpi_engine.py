@@ -8,6 +8,7 @@ functions.  MPI's exceptions become TransportError here.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,9 @@ from mpi4py import MPI  # noqa: E402
 MAX_TAG = 32766
 _CONTROL_TAG = 0
 _GROUP_TAG = 32767
+
+# As in ``socket``, whose import would take longer than what it saves; mpi4py imports ctypes anyway.
+_IPPROTO_TCP, _TCP_NODELAY = 6, 1
 
 
 class PendingReceive(Completion[int]):
@@ -163,7 +167,20 @@ class Engine:
 
     def close(self) -> None:
         """Finalize MPI; every rank does, after its last message."""
+        _never_delay_small_messages()
         MPI.Finalize()
+
+
+def _never_delay_small_messages() -> None:
+    """Set TCP_NODELAY on every TCP connection of this process: all are MPI's.
+
+    Open MPI 5 takes leave of its launcher by two small messages of which TCP holds the second one back
+    until the first is acknowledged, for 40 ms (ADR 0006).
+    """
+    setsockopt, yes = ctypes.CDLL(None).setsockopt, ctypes.c_int(1)
+    for descriptor in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        # What is not a TCP connection refuses, and stays as it is.
+        setsockopt(int(descriptor), _IPPROTO_TCP, _TCP_NODELAY, ctypes.byref(yes), ctypes.sizeof(yes))
 
 
 def abort(code: int) -> None:
