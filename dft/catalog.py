@@ -14,7 +14,6 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -33,8 +32,7 @@ _FREE = -1  # nothing, and nothing below it
 _IMPLIED = -2  # nothing itself, but names below it
 
 
-@dataclass(frozen=True)
-class NodeRecord:
+class NodeRecord(msgspec.Struct, frozen=True):
     """A node that was part of a session.  number: its short form in this catalog, from 1."""
 
     number: int

@@ -88,6 +88,7 @@ def _data_server() -> int:
 
 def _first_process(under_launcher: bool) -> int:
     """Be rank 0, or, outside mpirun, the parent of a whole session."""
+    _import_msgspec()
     from dft.errors import DftError
     from dft.options import ShowText, parse_options
 
@@ -105,7 +106,6 @@ def _first_process(under_launcher: bool) -> int:
         if under_launcher:
             _dismiss()
         return problem.exit_code
-    _import_msgspec()
     from dft.launcher_input import take_input
     from dft.metadata_server import MetadataServer
     from dft.mpi_engine import Engine, abort

@@ -6,8 +6,9 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from dft import protocol
 from dft.catalog import Catalog
@@ -20,8 +21,7 @@ from dft.streams import Buffers, Stop
 from dft.tuning import Network
 
 
-@dataclass
-class Node:
+class Node(msgspec.Struct):
     """A data server of this session.  free, total: bytes of its store's file system, as last heard."""
 
     rank: int

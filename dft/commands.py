@@ -1,15 +1,15 @@
 """The commands of dft: one docopt text each, which is its grammar, its ``help`` and its manual entry.
 
-``parse`` turns a line into a frozen dataclass.  A word after ``--`` is never an option.
+``parse`` turns a line into a frozen record.  A word after ``--`` is never an option.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import docopt
+import msgspec
 
 from dft.command_texts import COMMANDS, OVERVIEW
 from dft.errors import UsageError
@@ -25,8 +25,7 @@ ALIASES = {"exit": "quit"}
 ALGORITHMS = ("auto", MPI, *SCHEDULED)
 
 
-@dataclass(frozen=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """Publish a local file or directory; ``node`` None: a random one."""
 
     verb: ClassVar[str] = "put"
@@ -35,8 +34,7 @@ class Put:
     node: str | None
 
 
-@dataclass(frozen=True)
-class PutFrom:
+class PutFrom(msgspec.Struct, frozen=True):
     """Publish what lies on ``node`` at ``path``."""
 
     verb: ClassVar[str] = "put"
@@ -45,8 +43,7 @@ class PutFrom:
     name: str | None
 
 
-@dataclass(frozen=True)
-class MPut:
+class MPut(msgspec.Struct, frozen=True):
     """Publish several local files, directories and patterns."""
 
     verb: ClassVar[str] = "mput"
@@ -54,16 +51,14 @@ class MPut:
     node: str | None
 
 
-@dataclass(frozen=True)
-class Diffuse:
+class Diffuse(msgspec.Struct, frozen=True):
     """Spread chunks over all nodes."""
 
     verb: ClassVar[str] = "diffuse"
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Bcast:
+class Bcast(msgspec.Struct, frozen=True):
     """Give every node, or those of the node set ``nodes``, a complete copy, at ``to`` as well.
 
     algorithm: one of ``ALGORITHMS``.
@@ -77,8 +72,7 @@ class Bcast:
     algorithm: str = "auto"
 
 
-@dataclass(frozen=True)
-class Get:
+class Get(msgspec.Struct, frozen=True):
     """Retrieve one file or directory."""
 
     verb: ClassVar[str] = "get"
@@ -88,8 +82,7 @@ class Get:
     append: bool
 
 
-@dataclass(frozen=True)
-class MGet:
+class MGet(msgspec.Struct, frozen=True):
     """Retrieve what matches; the last argument may be the local directory."""
 
     verb: ClassVar[str] = "mget"
@@ -97,16 +90,14 @@ class MGet:
     force: bool
 
 
-@dataclass(frozen=True)
-class Cat:
+class Cat(msgspec.Struct, frozen=True):
     """Write a file to standard output."""
 
     verb: ClassVar[str] = "cat"
     name: str
 
 
-@dataclass(frozen=True)
-class Ls:
+class Ls(msgspec.Struct, frozen=True):
     """List what is published."""
 
     verb: ClassVar[str] = "ls"
@@ -114,15 +105,13 @@ class Ls:
     long: bool
 
 
-@dataclass(frozen=True)
-class LsNodes:
+class LsNodes(msgspec.Struct, frozen=True):
     """List the nodes."""
 
     verb: ClassVar[str] = "ls_nodes"
 
 
-@dataclass(frozen=True)
-class LsChunks:
+class LsChunks(msgspec.Struct, frozen=True):
     """List chunks as the catalog has them."""
 
     verb: ClassVar[str] = "ls_chunks"
@@ -130,46 +119,40 @@ class LsChunks:
     long: bool
 
 
-@dataclass(frozen=True)
-class LsLocalChunks:
+class LsLocalChunks(msgspec.Struct, frozen=True):
     """List the chunks that a node's store really holds."""
 
     verb: ClassVar[str] = "ls_local_chunks"
     node: str | None
 
 
-@dataclass(frozen=True)
-class Lcd:
+class Lcd(msgspec.Struct, frozen=True):
     """Change the local directory; None: to the home directory."""
 
     verb: ClassVar[str] = "lcd"
     directory: str | None
 
 
-@dataclass(frozen=True)
-class Lpwd:
+class Lpwd(msgspec.Struct, frozen=True):
     """Show the local directory."""
 
     verb: ClassVar[str] = "lpwd"
 
 
-@dataclass(frozen=True)
-class Help:
+class Help(msgspec.Struct, frozen=True):
     """Show the overview, or one command's text."""
 
     verb: ClassVar[str] = "help"
     command: str | None
 
 
-@dataclass(frozen=True)
-class Quit:
+class Quit(msgspec.Struct, frozen=True):
     """End the session."""
 
     verb: ClassVar[str] = "quit"
 
 
-@dataclass(frozen=True)
-class Shell:
+class Shell(msgspec.Struct, frozen=True):
     """Run a command in the local shell."""
 
     verb: ClassVar[str] = "!"

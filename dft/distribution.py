@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from dft import protocol
 from dft.broadcasting import broadcast
@@ -27,13 +28,12 @@ from dft.survey import WORTH_MEASURING, survey, tiers
 from dft.tuning import choose, segment_for
 
 
-@dataclass
-class Outcome:
+class Outcome(msgspec.Struct):
     """What became of a broadcast, by rank: why a node has no copy; or after how many seconds it had it."""
 
-    failures: dict[int, DftError] = field(default_factory=dict)
-    seconds: dict[int, float] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
+    failures: dict[int, DftError] = msgspec.field(default_factory=dict)
+    seconds: dict[int, float] = msgspec.field(default_factory=dict)
+    began: float = msgspec.field(default_factory=time.monotonic)
 
 
 def _route(cluster: Cluster, ranks: list[int], size: int, algorithm: str) -> Route:

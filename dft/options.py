@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
 import docopt
+import msgspec
 
 import dft
 from dft.errors import UsageError
@@ -47,8 +47,7 @@ _DEFAULTS = {"--chunk-size": "4M", "--segment-size": "1M", "--window": "8", "-n"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """A session's options.  sizes in bytes; store: empty for each node's own default."""
 
     store: str

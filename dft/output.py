@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from dataclasses import dataclass
+
+import msgspec
 
 from dft.errors import DftError, LocalFileError
 from dft.render import error_json, failures, to_json, to_text
@@ -18,8 +19,7 @@ from dft.replies import Reply, Transferred
 PROMPT = "dft> "
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(msgspec.Struct, frozen=True):
     """How to answer.
 
     json: objects instead of text, and no prompt.  quiet: no summaries of transfers that went well.

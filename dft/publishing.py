@@ -8,8 +8,9 @@ transaction leaves no trace; a crash after it is mended at the next session's st
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from dft import protocol
 from dft.catalog import Holding
@@ -33,15 +34,14 @@ Placement = dict[int, list[int]]
 Shares = dict[int, tuple[list[int], list[ChunkRun]]]
 
 
-@dataclass
-class Upload:
+class Upload(msgspec.Struct):
     """Entries under way into the catalog, with their digests and holders as they become known."""
 
     cluster: Cluster
     transfer: int
     stop: Stop
-    entries: list[FileEntry] = field(default_factory=list)
-    holdings: list[Holding] = field(default_factory=list)
+    entries: list[FileEntry] = msgspec.field(default_factory=list)
+    holdings: list[Holding] = msgspec.field(default_factory=list)
 
     @classmethod
     def begin(cls, cluster: Cluster) -> Upload:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from dft.errors import DftError
 from dft.names import shown
 from dft.nodesets import fold
@@ -47,7 +49,11 @@ def to_text(reply: Reply) -> str:
 
 def to_json(reply: Reply) -> str:
     """Give all facts of a reply as one JSON object on one line; ``ok`` is false when a part failed."""
-    fields = {key: value for key, value in vars(reply).items() if key not in ("long", "failed_code")}
+    fields = {
+        key: value
+        for key, value in msgspec.structs.asdict(reply).items()
+        if key not in ("long", "failed_code")
+    }
     if isinstance(reply, Transferred):
         fields["skipped"] = [{"path": path, "reason": reason} for path, reason in reply.skipped]
         fields["failed"] = [{"node": node, "reason": reason} for node, reason in reply.failed]
@@ -56,7 +62,10 @@ def to_json(reply: Reply) -> str:
 
 
 def _plain(value: object) -> str | dict[str, Any]:
-    return os.fsdecode(value) if isinstance(value, bytes) else vars(value)
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    assert isinstance(value, msgspec.Struct)
+    return msgspec.structs.asdict(value)
 
 
 def error_json(error: DftError, line: int | None) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from dft.errors import StoreError
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer that says nothing: the command was carried out."""
 
     @property
@@ -17,15 +16,13 @@ class Reply:
         return 0
 
 
-@dataclass(frozen=True)
-class Text(Reply):
+class Text(Reply, frozen=True):
     """Lines to show as they are."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Transferred(Reply):
+class Transferred(Reply, frozen=True):
     """A put, diffuse, bcast or get.
 
     verb: past tense, as 'published' or 'retrieved'.  files, directories: their numbers.  size: bytes of
@@ -45,7 +42,7 @@ class Transferred(Reply):
     failed: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     failed_code: int = StoreError.exit_code
-    node_seconds: dict[str, float] = field(default_factory=dict)
+    node_seconds: dict[str, float] = msgspec.field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -53,8 +50,7 @@ class Transferred(Reply):
         return self.failed_code if self.failed else 0
 
 
-@dataclass(frozen=True)
-class FileRow:
+class FileRow(msgspec.Struct, frozen=True):
     """One published file or directory.
 
     size: bytes.  mtime_ns: nanoseconds since 1970.  replicas: the number that every chunk has at least,
@@ -73,16 +69,14 @@ class FileRow:
     absent: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class FileList(Reply):
+class FileList(Reply, frozen=True):
     """``ls``: ``long`` asks for every column."""
 
     rows: tuple[FileRow, ...]
     long: bool
 
 
-@dataclass(frozen=True)
-class NodeRow:
+class NodeRow(msgspec.Struct, frozen=True):
     """One node.  rank: None when absent.  total, free, held: bytes, total and free 0 when absent."""
 
     name: str
@@ -95,15 +89,13 @@ class NodeRow:
     state: str  # 'up' or 'absent'
 
 
-@dataclass(frozen=True)
-class NodeList(Reply):
+class NodeList(Reply, frozen=True):
     """``ls_nodes``."""
 
     rows: tuple[NodeRow, ...]
 
 
-@dataclass(frozen=True)
-class ChunkRow:
+class ChunkRow(msgspec.Struct, frozen=True):
     """One chunk of a file.  offset, size: bytes.  digest: hexadecimal.  nodes: all holders by name."""
 
     name: bytes
@@ -111,11 +103,10 @@ class ChunkRow:
     offset: int
     size: int
     digest: str
-    nodes: tuple[str, ...] = field(default=())
+    nodes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ChunkList(Reply):
+class ChunkList(Reply, frozen=True):
     """``ls_chunks``, and ``ls_local_chunks`` with ``node`` set."""
 
     rows: tuple[ChunkRow, ...]

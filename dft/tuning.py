@@ -6,7 +6,7 @@ can follow it after max(overhead, s byte_time).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, rounds_of
 
@@ -19,8 +19,7 @@ LONGEST_SEGMENT = 240 << 10
 TOLERANCE = 1.01
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(msgspec.Struct, frozen=True):
     """What the network does.
 
     latency: seconds of a message without bytes, the naps of its ranks included.  byte_time: seconds per
@@ -32,8 +31,7 @@ class Network:
     overhead: float = 200e-6
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """An algorithm, its segments' size in bytes, and the seconds that it should take."""
 
     algorithm: str
