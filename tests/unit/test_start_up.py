@@ -1,0 +1,34 @@
+"""What every rank imports before it can say its first word: each module here costs all of them time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+#: Imported by nothing that a data server needs at its start, and slow.
+HEAVY = {"dataclasses", "inspect", "pathlib", "shutil", "socket", "subprocess", "typing_extensions"}
+
+#: As ``cli`` does on each role, without starting MPI.
+ROLES = {
+    "data server": "import dft.data_server",
+    "rank 0": "import dft.options, dft.metadata_server, dft.repl",
+}
+
+
+@pytest.mark.parametrize(
+    "role, heavy",
+    [
+        ("data server", HEAVY | {"docopt", "sqlite3"}),
+        ("rank 0", {"dataclasses", "inspect", "typing_extensions"}),
+    ],
+)
+def test_a_rank_starts_without(role: str, heavy: set[str]) -> None:
+    program = (
+        "import sys, mpi4py; mpi4py.rc.initialize = False\n"
+        f"from dft import cli; cli._import_msgspec(); {ROLES[role]}\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
