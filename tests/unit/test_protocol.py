@@ -25,6 +25,7 @@ entries = st.lists(layouts, max_size=2).map(lambda some: [entry for one in some 
 by_type: dict[Any, st.SearchStrategy[Any]] = {
     int: int64,
     bool: st.booleans(),
+    float: st.floats(allow_nan=False),
     str: st.text(max_size=20),
     bytes: st.binary(max_size=40),
     Layout: layouts,
@@ -42,8 +43,17 @@ special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
 @st.composite
 def broadcasts(draw: Any) -> Message:
     group = draw(st.lists(st.integers(0, 2**31), min_size=1, max_size=5, unique=True))
+    last_of_host = [draw(st.booleans()) for _ in group]
+    hosts: list[list[int]] = [[]]
+    for rank, last in zip(group, last_of_host, strict=True):
+        hosts[-1].append(rank)
+        if last:
+            hosts.append([])
+    algorithm = draw(st.sampled_from(["mpi", "chain", "binomial", "circulant"]))
+    size = draw(st.integers(1, 2**31 - 1))
+    route = protocol.Route(algorithm, [host for host in hosts if host], size, draw(int64))
     rounds = draw(st.lists(st.builds(Round, st.sampled_from(group), layouts), max_size=3))
-    return protocol.Broadcast(draw(int64), draw(int64), group, rounds, draw(st.booleans()))
+    return protocol.Broadcast(draw(int64), draw(int64), route, rounds, draw(st.booleans()))
 
 
 @st.composite
@@ -213,6 +223,17 @@ def test_a_layout_that_unpacks_to_more_than_any_is_refused(monkeypatch: pytest.M
 LAYOUT = Layout([], [])
 
 
+def broadcast_by(
+    algorithm: str = "chain", hosts: list[list[int]] | None = None, size: int = 1, root: int = 1
+) -> Message:
+    route = protocol.Route(algorithm, [[1], [2]] if hosts is None else hosts, size, 1)
+    return protocol.Broadcast(1, 2, route, [Round(root, LAYOUT)], True)
+
+
+def test_a_broadcast_in_range_is_taken() -> None:
+    assert decode(encode(broadcast_by())) == broadcast_by()
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -220,7 +241,16 @@ LAYOUT = Layout([], [])
         protocol.Welcome(1, "c", "", 0, 0, 1),
         protocol.Welcome(1, "c", "", 0, 2**31, 1),
         protocol.Welcome(1, "c", "", 0, 1, 0),
-        protocol.Broadcast(1, 2, [1, 2], [Round(3, LAYOUT)], True),
+        broadcast_by(root=3),
+        broadcast_by(hosts=[[1], []]),
+        broadcast_by(hosts=[[1, 2], [2]]),
+        broadcast_by(hosts=[[1, 1]]),
+        broadcast_by(hosts=[]),
+        broadcast_by("auto"),
+        broadcast_by("Chain"),
+        broadcast_by(size=0),
+        broadcast_by(size=-1),
+        broadcast_by(size=2**31),
         protocol.Place(1, b"relative", [], []),
         protocol.Place(1, b"/to", [], [b"one too many"]),
         protocol.Place(1, b"/to", [FileEntry(1, b"f", 0, 0, 0, 0, 1)], [b"../out"]),
@@ -230,7 +260,7 @@ LAYOUT = Layout([], [])
     ids=lambda message: type(message).__name__,
 )
 def test_fields_out_of_range_are_refused(message: Message) -> None:
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match=r"^(?!.*malformed)"):
         decode(encode(message))
 
 
