@@ -240,7 +240,8 @@ def circulant_pattern(ranks: int, rank: int) -> tuple[int, ...]:
             there = reached + skips[e]
             if e not in open_steps or there >= nearest or there > distance - skips[len(found)]:
                 continue
-            search(there)
+            if there <= distance - skips[len(found) + 1]:
+                search(there)
             if len(found) == q or reached > distance - skips[len(found) + 1]:
                 return
             nearest = there
