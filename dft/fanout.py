@@ -145,10 +145,13 @@ class Fanout:
         if place + 1 < len(self._hosts[host]):
             after = self._hosts[host][place + 1]
             come: Iterable[int] = range(segments)
-            if not place and host:
-                # In the round after it, and every one before it, has come.
-                steps = receives(self._algorithm, leaders, host, segments)
-                rounds = {step.segment: step.round + 1 for step in steps}
+            if not place and leaders > 1:
+                # In the round after it, and every one before it, has come; the root, which could send on
+                # at once, keeps in step with what it sends to other hosts.
+                way = receives if host else sends
+                rounds: dict[int, int] = {}
+                for step in way(self._algorithm, leaders, host, segments):
+                    rounds.setdefault(step.segment, step.round + 1)
                 come = accumulate(map(rounds.__getitem__, come), max)
             onward = [Step(moment, after, segment) for segment, moment in enumerate(come)]
         if place:
