@@ -134,7 +134,7 @@ class Network:
 
 
 class FakeEngine:
-    """What streams need of an engine."""
+    """What streams and broadcasts need of an engine."""
 
     def __init__(self, network: Network, rank: int) -> None:
         self.network = network
@@ -150,6 +150,13 @@ class FakeEngine:
             self.network.outcomes.append((sent, 0))
         else:
             waiting.append((buffer, sent))
+        self.network.match(where)
+        return sent
+
+    def issend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
+        sent: Completion[int] = Completion()
+        where = (self.rank, dest, tag)
+        self.network.sends.setdefault(where, deque()).append((buffer, sent))
         self.network.match(where)
         return sent
 

@@ -58,17 +58,20 @@ class BytesSink:
         self.fails_at = fails_at
         self.error = error or StoreFull("the sink fails")
         self.finished = False
+        self.failed = False
         self.use = OneAtATime()
 
     def write(self, buffer: memoryview) -> None:
         with self.use:
             if self.fails_at is not None and self.fails_at < len(self.data) + len(buffer):
+                self.failed = True
                 raise self.error
             self.data += bytes(buffer)
 
     def finish(self) -> None:
         with self.use:
             if self.fails_at is not None:
+                self.failed = True
                 raise self.error
             self.finished = True
 
