@@ -43,7 +43,21 @@ class FakeReceive(Completion[int]):
         posted = self._network.receives.get(self._where, deque())
         if self in posted:
             posted.remove(self)
-            self._network.outcomes.append((self, -1))
+            self._network.outcomes.append((self, -1, None))
+
+
+class Delivery:
+    """A matched message: its bytes move when the first of its two ends is told, and not before."""
+
+    def __init__(self, data: memoryview | bytes, buffer: memoryview) -> None:
+        self._data = data
+        self._buffer = buffer
+        self._moved = False
+
+    def move(self) -> None:
+        if not self._moved:
+            self._buffer[: len(self._data)] = self._data
+            self._moved = True
 
 
 class Broadcasting:
@@ -73,7 +87,7 @@ class Network:
         self.broadcasts: dict[tuple[tuple[int, ...], int], Broadcasting] = {}
         #: How many segments each (group, rank) has taken part in.
         self.counts: dict[tuple[tuple[int, ...], int], int] = {}
-        self.outcomes: list[tuple[Completion[int], int]] = []
+        self.outcomes: list[tuple[Completion[int], int, Delivery | None]] = []
         self.deadlocked = False
         self.loop.add_poller(self.poll)
 
@@ -83,12 +97,12 @@ class Network:
     def let_go(self) -> None:
         if self.deadlocked:
             for posted in self.receives.values():
-                self.outcomes += [(receive, -1) for receive in posted]
+                self.outcomes += [(receive, -1, None) for receive in posted]
             for waiting in self.sends.values():
-                self.outcomes += [(sent, 0) for _, sent in waiting if sent is not None]
+                self.outcomes += [(sent, 0, None) for _, sent in waiting if sent is not None]
             for one in self.broadcasts.values():
                 ends = [one.sent] * (one.sent is not None) + [done for _, done in one.waiting]
-                self.outcomes += [(done, 0) for done in ends if done is not None]
+                self.outcomes += [(done, 0, None) for done in ends if done is not None]
             self.receives, self.sends, self.broadcasts = {}, {}, {}
 
     def match(self, where: tuple[int, int, int]) -> None:
@@ -96,22 +110,27 @@ class Network:
         while sends and receives:
             (data, sent), receive = sends.popleft(), receives.popleft()
             assert len(data) <= len(receive.buffer), "a message longer than its buffer"
-            receive.buffer[: len(data)] = data
-            self.outcomes.append((receive, len(data)))
+            delivery = Delivery(data, receive.buffer)
+            self.outcomes.append((receive, len(data), delivery))
             if sent is not None:
-                self.outcomes.append((sent, 0))
+                self.outcomes.append((sent, 0, delivery))
 
     def poll(self) -> bool:
         self.let_go()
         now = [outcome for outcome in self.outcomes if self.rng.random() < 0.7]
         self.outcomes = [outcome for outcome in self.outcomes if outcome not in now]
         self.rng.shuffle(now)
-        for completion, value in now:
+        for completion, value, delivery in now:
+            if delivery is not None:
+                delivery.move()
             completion.set(value)
         return bool(now)
 
     def nap(self, seconds: float) -> None:
         if not self.loop.jobs and not self.outcomes:
+            if self.deadlocked:
+                # Something waits that is not on the network.
+                raise Deadlock
             # Let everyone come to an end before it is told: no coroutine is left half-way.
             self.deadlocked = True
             self.let_go()
@@ -147,7 +166,7 @@ class FakeEngine:
         waiting = self.network.sends.setdefault(where, deque())
         if self.network.eager:
             waiting.append((bytes(buffer), None))
-            self.network.outcomes.append((sent, 0))
+            self.network.outcomes.append((sent, 0, None))
         else:
             waiting.append((buffer, sent))
         self.network.match(where)
@@ -185,10 +204,10 @@ class FakeEngine:
         if one.data is not None:
             for waiting, received in one.waiting:
                 waiting[:] = one.data
-                self.network.outcomes.append((received, 0))
+                self.network.outcomes.append((received, 0, None))
             one.receivers_left -= len(one.waiting)
             one.waiting.clear()
         if one.sent is not None and (self.network.eager or not one.receivers_left):
-            self.network.outcomes.append((one.sent, 0))
+            self.network.outcomes.append((one.sent, 0, None))
             one.sent = None
         return done
