@@ -82,6 +82,7 @@ REFUSED = [
     (f"put --from {node(2)} {{work}}/missing", "LocalFileError", 3, "missing"),
     (f"put --from {node(2)} relative", "UsageError", 2, "absolute"),
     ("bcast new --to relative", "UsageError", 2, "absolute"),
+    ("bcast new --algorithm tree", "UsageError", 2, "unknown algorithm 'tree'"),
     ("put new ../b", "UsageError", 2, "'..'"),
     ("put new b/../c", "UsageError", 2, "'..'"),
     ("put new ''", "UsageError", 2, "empty"),
