@@ -14,20 +14,13 @@ from numpy.typing import NDArray
 
 from scaling_results.processes import MeasurementError
 from scaling_results.records import Record
-
-MIB = 1 << 20
+from scaling_results.views import MIB, Shown
 
 #: How much smaller everything is in a trial run.
 TRIAL_DIVISOR = 64
 
-
-@dataclass(frozen=True)
-class Series:
-    """The values of one setting, in the experiment's unit; baseline: label of what it is divided by."""
-
-    label: str
-    values: NDArray[np.float64]
-    baseline: str = ""
+#: Samples that come faster than this are saved together.
+KEEPING_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,18 +28,15 @@ class Experiment:
     """One experiment: a group of the HDF5 file, a section and a picture of the page.
 
     columns: names and numpy types of a sample, text as 'S<length>'.  take: adds the samples and the
-    conditions.  series: turns the samples into what is shown, in ``unit``.  line: label of the series
-    that is also drawn as a line across the picture.
+    conditions.  show: turns the samples into tables and a picture.
     """
 
     name: str
     title: str
     about: str
-    unit: str
     columns: list[tuple[str, str]]
     take: Callable[[Bench, Samples], None]
-    series: Callable[[NDArray[Any]], list[Series]]
-    line: str = ""
+    show: Callable[[NDArray[Any]], Shown]
 
 
 @dataclass(frozen=True)
@@ -66,6 +56,10 @@ class Bench:
         """Give ``full`` or, in a trial run, a small part of it."""
         return max(1, full // TRIAL_DIVISOR) if self.trial else full
 
+    def at_most(self, repetitions: int) -> int:
+        """Give the repetitions of a setting that costs much time: not more than these."""
+        return min(self.repetitions, repetitions)
+
     def say(self, line: str) -> None:
         """Print a line with the minutes and seconds since the start."""
         minutes, seconds = divmod(time.monotonic() - self.began, 60)
@@ -79,19 +73,24 @@ class Bench:
 
 
 class Samples:
-    """The samples and conditions of one experiment while it runs."""
+    """The samples and conditions of one experiment while it runs.
 
-    def __init__(self, experiment: Experiment, bench: Bench) -> None:
+    keep: takes the record of what there is so far, from time to time.
+    """
+
+    def __init__(self, experiment: Experiment, bench: Bench, keep: Callable[[Samples], None]) -> None:
         self.attributes: dict[str, str | int | float] = {"repetitions": bench.repetitions}
         self._experiment = experiment
         self._bench = bench
+        self._keep = keep
+        self._kept = time.monotonic()
         self._rows: list[tuple[Any, ...]] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, **values: str | int | float) -> None:
-        """Add one sample: a value for each column; print it."""
+        """Add one sample: a value for each column; print and keep it."""
         names = [name for name, _ in self._experiment.columns]
         row = [values[name] for name in names]
         self._rows.append(tuple(value.encode() if isinstance(value, str) else value for value in row))
@@ -99,6 +98,10 @@ class Samples:
         self._bench.say(
             f"{self._experiment.name}: " + ", ".join(map(" ".join, zip(names, shown, strict=True)))
         )
+        # Not between short ones: what writes the file would take its turn from what is measured.
+        if time.monotonic() - self._kept > KEEPING_SECONDS:
+            self._keep(self)
+            self._kept = time.monotonic()
 
     def give_up(self, what: str, problem: Exception) -> None:
         """Say that ``what`` gave no sample, or not all; the record counts it."""

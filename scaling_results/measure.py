@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from types import FrameType
 
@@ -20,13 +21,17 @@ from scaling_results.records import RESULTS, conditions, save
 
 
 def measure(experiment: Experiment, bench: Bench, results: Path) -> bool:
-    """Run one experiment and save what it gave; tell whether that is all of it."""
+    """Run one experiment and save what it gives as it comes; tell whether that is all of it."""
     bench.say(f"{experiment.name}: {experiment.title}")
-    samples = Samples(experiment, bench)
+    told = conditions()
+    samples = Samples(
+        experiment, bench, lambda so_far: save(so_far.record({**told, "unfinished": "yes"}), results)
+    )
     try:
-        told = conditions()
         experiment.take(bench, samples)
-    except MeasurementError as problem:
+    except Exception as problem:  # even a bug in one experiment must not cost the hour of the others
+        if not isinstance(problem, MeasurementError):
+            traceback.print_exc()
         samples.give_up("the rest", problem)
     if not len(samples):
         bench.say(f"{experiment.name}: no samples, nothing saved")

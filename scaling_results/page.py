@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import textwrap
 
-import numpy as np
-
-from scaling_results.experiment import Experiment, Series
+from scaling_results.experiment import Experiment
 from scaling_results.experiments import EXPERIMENTS
 from scaling_results.records import Record
+from scaling_results.views import Table
 
 _HEAD = """\
 # Scaling results
@@ -29,27 +28,15 @@ are n.
 """
 
 
-def number(value: float) -> str:
-    """Show a value with three significant digits, without an exponent."""
-    if value == 0:
-        return "0"
-    decimals = max(0, 2 - int(np.floor(np.log10(abs(value)))))
-    return f"{value:.{decimals}f}"
-
-
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, 108, break_long_words=False, break_on_hyphens=False)
 
 
-def _table(unit: str, series: list[Series]) -> list[str]:
-    medians = {one.label: float(np.median(one.values)) for one in series}
-    lines = [f"| | median {unit} | min | max | ratio | n |", "|---|---:|---:|---:|---:|---:|"]
-    for one in series:
-        cells = [number(float(value)) for value in (medians[one.label], one.values.min(), one.values.max())]
-        base = medians.get(one.baseline, 0.0)
-        ratio = f"{medians[one.label] / base:.3f}" if base and one.baseline != one.label else ""
-        lines.append(f"| {' | '.join([one.label, *cells, ratio, str(len(one.values))])} |")
-    return lines
+def _table(table: Table) -> list[str]:
+    lines = [f"**{table.heading}**", ""] if table.heading else []
+    rule = "|---|" + "---:|" * (len(table.columns) - 1)
+    lines += [f"| {' | '.join(table.columns)} |".replace("|  |", "| |"), rule]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in table.rows), ""]
 
 
 def _section(experiment: Experiment, record: Record | None) -> list[str]:
@@ -59,8 +46,7 @@ def _section(experiment: Experiment, record: Record | None) -> list[str]:
     told = "; ".join(f"{key} {value}" for key, value in sorted(record.attributes.items()))
     return [
         *lines,
-        *_table(experiment.unit, experiment.series(record.samples)),
-        "",
+        *(line for table in experiment.show(record.samples).tables for line in _table(table)),
         f"![{experiment.title}](plots/{experiment.name}.png)",
         "",
         _wrapped(f"Conditions: {told}."),

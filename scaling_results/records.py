@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 import platform
 import sys
@@ -35,6 +36,14 @@ class Record:
     name: str
     samples: NDArray[Any]
     attributes: dict[str, str | int | float] = field(default_factory=dict)
+
+
+def fingerprint(record: Record) -> str:
+    """Give a digest of a record's samples, by which a picture can be held against them."""
+    columns = ", ".join(
+        f"{name} {record.samples.dtype[name].str}" for name in record.samples.dtype.names or ()
+    )
+    return hashlib.sha256(columns.encode() + record.samples.tobytes()).hexdigest()
 
 
 def load(path: Path = RESULTS) -> dict[str, Record]:

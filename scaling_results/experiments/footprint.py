@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_results.experiment import MIB, Bench, Experiment, Samples, Series, split_by
+from scaling_results.experiment import Bench, Experiment, Samples, split_by
 from scaling_results.places import ThisMachine
 from scaling_results.sessions import Session, cpu_seconds, peak_memory
+from scaling_results.views import MIB, Series, bars
 
 RANKS = 4
 #: Label and bytes of each file; the large one is sparse, so that only dft's copies of it take space.
@@ -64,10 +65,9 @@ MEMORY = Experiment(
         "libraries and shared memory included) after a *put* and a *bcast* of one file, a small one or a "
         "large sparse one. Ratio: to the small file; the goal is 1, and less than 150 MiB. n counts ranks."
     ),
-    unit="MiB",
     columns=[("content", "S16"), ("size", "i8"), ("rank", "i8"), ("peak_bytes", "i8")],
     take=_take_memory,
-    series=_memory_series,
+    show=bars("MiB", _memory_series),
 )
 
 
@@ -95,8 +95,7 @@ IDLE = Experiment(
         "waits for its next command, as a part of one core; the clock counts hundredths of a second. The "
         "goal is less than 1 %."
     ),
-    unit="% of a core",
     columns=[("rank", "i8"), ("seconds", "f8"), ("cpu_seconds", "f8")],
     take=_take_idle,
-    series=_idle_series,
+    show=bars("% of a core", _idle_series),
 )

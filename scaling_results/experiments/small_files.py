@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_results.experiment import Bench, Experiment, Samples, Series, split_by
+from scaling_results.experiment import Bench, Experiment, Samples, split_by
 from scaling_results.places import ThisMachine
 from scaling_results.processes import MeasurementError, run
 from scaling_results.sessions import Session
+from scaling_results.views import Series, bars
 
 FILES = 10_000
 DIRECTORIES = 100
@@ -116,9 +117,7 @@ SMALL_FILES = Experiment(
         "for dft the time that it reports. The page cache is warm. Ratio: to tar; the goal is 2 or less, "
         "which three tars at once do not reach either."
     ),
-    unit="s",
     columns=[("operation", "S24"), ("files", "i8"), ("repetition", "i8"), ("seconds", "f8")],
     take=_take,
-    series=_series,
-    line=TAR,
+    show=bars("s", _series, line=TAR),
 )

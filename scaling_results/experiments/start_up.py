@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_results.experiment import Bench, Experiment, Samples, Series, split_by
+from scaling_results.experiment import Bench, Experiment, Samples, split_by
 from scaling_results.places import EmulatedNodes, Place, ThisMachine
 from scaling_results.processes import MeasurementError, run
 from scaling_results.sessions import dft_program
+from scaling_results.views import Series, bars
 
 RANKS = 4
 NODES = 8
@@ -75,7 +76,6 @@ START_UP = Experiment(
         "return from a program that ends at once on several hosts: *mpirun true*, and it alone, is then "
         "stopped after 20 s and tried again, and the conditions say how often. Ratio: to mpirun alone."
     ),
-    unit="s",
     columns=[
         ("command", "S16"),
         ("place", "S16"),
@@ -84,5 +84,5 @@ START_UP = Experiment(
         ("seconds", "f8"),
     ],
     take=_take,
-    series=_series,
+    show=bars("s", _series),
 )

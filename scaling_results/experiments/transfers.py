@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling_results.experiment import MIB, Bench, Experiment, Samples, Series, split_by
+from scaling_results.experiment import Bench, Experiment, Samples, split_by
 from scaling_results.places import EmulatedNodes
 from scaling_results.processes import MeasurementError, run
 from scaling_results.sessions import Session
+from scaling_results.views import MIB, Series, bars
 
 NODES = 8
 RATE = "200mbit"
@@ -114,9 +115,7 @@ TRANSFERS = Experiment(
         "reports; the contents were compared by SHA-256 each time. Ratio: to the wire; the goal is 0.95 or "
         "better."
     ),
-    unit="MiB/s",
     columns=[("operation", "S16"), ("size", "i8"), ("repetition", "i8"), ("seconds", "f8")],
     take=_take,
-    series=_series,
-    line=WIRE,
+    show=bars("MiB/s", _series, line=WIRE),
 )

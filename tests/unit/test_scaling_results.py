@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from scaling_results.experiments import EXPERIMENTS
-from scaling_results.page import number, render
-from scaling_results.plot import PAGE, PLOTS, plot
-from scaling_results.records import Record, load, save
+from scaling_results.page import render
+from scaling_results.plot import FINGERPRINT, PAGE, PLOTS, plot
+from scaling_results.records import Record, fingerprint, load, save
+from scaling_results.views import byte_size, number
 
 COLUMNS = [("operation", "S16"), ("size", "i8"), ("repetition", "i8"), ("seconds", "f8")]
 
@@ -24,8 +26,15 @@ def test_the_page_is_what_the_measurements_give() -> None:
     assert PAGE.read_text() == render(load())
 
 
-def test_every_experiment_on_the_page_has_its_picture() -> None:
-    assert {path.stem for path in PLOTS.glob("*.png")} == set(load())
+def drawn_from(path: Path) -> str:
+    with Image.open(path) as picture:
+        return str(picture.info.get(FINGERPRINT, "a picture that does not say"))
+
+
+def test_every_picture_was_drawn_from_the_samples_of_its_experiment() -> None:
+    assert {path.stem: drawn_from(path) for path in PLOTS.glob("*.png")} == {
+        name: fingerprint(record) for name, record in load().items()
+    }
 
 
 def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -72,4 +81,10 @@ def test_what_was_not_measured_is_said_to_be_so() -> None:
 def test_numbers_keep_three_digits() -> None:
     assert [number(v) for v in (0.0, 0.04567, 1.0, 22.74, 153.2, 1234.5)] == [
         "0", "0.0457", "1.00", "22.7", "153", "1234",
+    ]  # fmt: skip
+
+
+def test_sizes_are_shown_in_the_largest_unit_that_they_fill() -> None:
+    assert [byte_size(v) for v in (1, 1024, 1536, 1 << 20, 3 << 30)] == [
+        "1 B", "1 KiB", "1.5 KiB", "1 MiB", "3 GiB",
     ]  # fmt: skip
