@@ -56,10 +56,6 @@ class Bench:
         """Give ``full`` or, in a trial run, a small part of it."""
         return max(1, full // TRIAL_DIVISOR) if self.trial else full
 
-    def at_most(self, repetitions: int) -> int:
-        """Give the repetitions of a setting that costs much time: not more than these."""
-        return min(self.repetitions, repetitions)
-
     def say(self, line: str) -> None:
         """Print a line with the minutes and seconds since the start."""
         minutes, seconds = divmod(time.monotonic() - self.began, 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -32,6 +33,8 @@ def mpi_environment() -> dict[str, str]:
     """Make the environment in which mpirun binds no rank to a core and runs from root too."""
     return {
         **os.environ,
+        # A shim of another Python before it would cost every command of the emulated cluster a moment.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         # Emulated nodes share cores: bound, the first rank of every node would land on the same one.
@@ -69,21 +72,26 @@ class ThisMachine:
 class EmulatedNodes:
     """A context: ``count`` nodes n00, n01, ... with network cards of ``rate``, and all stopped at its end.
 
-    rate: as tc takes it, such as '200mbit'.  Each node's /tmp is memory of its own and gone with it.
-    Raises MeasurementError without root, without the cluster's program, or when it does not start.
+    rate: as tc takes it, such as '200mbit'.  ssh: there is an sshd on each node, and mpirun starts its
+    daemons through it, as other tools do; otherwise it enters the nodes without a network.  Each node's
+    /tmp is memory of its own and gone with it.  Raises MeasurementError without root, without the
+    cluster's program, or when it does not start.
     """
 
-    def __init__(self, count: int, rate: str) -> None:
+    def __init__(self, count: int, rate: str, *, ssh: bool = False) -> None:
         self.name = f"{count} nodes"
         self.nodes = [f"n{number:02d}" for number in range(count)]
         self.rate = rate
-        self._state = Path(f"/run/minicluster-measure-{os.getpid()}")  # on the nodes, /tmp hides ours
+        self.state = Path(f"/run/minicluster-measure-{os.getpid()}")  # on the nodes, /tmp hides ours
+        self.ssh = ["ssh", "-F", str(self.state / "ssh_config")] if ssh else []
+        launcher = " ".join(self.ssh) or f"{MINICLUSTER}-agent"
         self.environment = {
             **mpi_environment(),
-            "MINICLUSTER": str(self._state),
-            "PRTE_MCA_plm_ssh_agent": f"{MINICLUSTER}-agent",
-            "OMPI_MCA_plm_rsh_agent": f"{MINICLUSTER}-agent",
+            "MINICLUSTER": str(self.state),
+            "PRTE_MCA_plm_ssh_agent": launcher,
+            "OMPI_MCA_plm_rsh_agent": launcher,
         }
+        self._pids: dict[str, int] = {}
 
     def __enter__(self) -> EmulatedNodes:
         if os.geteuid() != 0:
@@ -92,12 +100,14 @@ class EmulatedNodes:
             raise MeasurementError(f"emulated nodes need {MINICLUSTER.relative_to(ROOT)}, which is not there")
         # The nodes' own /tmp would hide a checkout or a Python environment that lies below ours.
         hidden = [path for path in {str(ROOT), sys.prefix} if path.startswith("/tmp/")]
-        kept = [word for path in hidden for word in ("--keep", path)]
+        words = [word for path in hidden for word in ("--keep", path)] + ["--ssh"] * bool(self.ssh)
         try:
-            self._minicluster("up", str(len(self.nodes)), "--rate", self.rate, *kept)
+            self.minicluster("up", str(len(self.nodes)), "--rate", self.rate, *words)
+            state = json.loads((self.state / "state.json").read_text())
         except BaseException:
             self._stop()
             raise
+        self._pids = {name: node["pid"] for name, node in state["nodes"].items()}
         return self
 
     def __exit__(
@@ -105,24 +115,29 @@ class EmulatedNodes:
     ) -> None:
         self._stop()
 
-    def _minicluster(self, *words: str, limit: float = SHORT) -> str:
-        return run([str(MINICLUSTER), *words], limit, self.environment).output
+    def minicluster(self, *words: str) -> None:
+        """Run one of the cluster's own commands."""
+        run([str(MINICLUSTER), *words], SHORT, self.environment)
 
     def _stop(self) -> None:
-        if (self._state / "state.json").exists():
-            self._minicluster("down")
-        shutil.rmtree(self._state, ignore_errors=True)
+        if (self.state / "state.json").exists():
+            self.minicluster("down")
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def path(self, node: str, path: str) -> Path:
+        """Give the path by which a node's file is reached from outside."""
+        return Path(f"/proc/{self._pids[node]}/root") / path.lstrip("/")
+
+    def command(self, node: str, *command: str) -> list[str]:
+        """Give the command that runs a command on a node, with nothing between that takes time."""
+        enter = ["nsenter", "-t", str(self._pids[node]), "-n", "-u", "-m", "-i", f"--wd={ROOT}", "--"]
+        return [*enter, *command]
 
     def on_node(self, node: str, *command: str, limit: float = SHORT) -> str:
         """Run a command on a node and give its standard output; limit: seconds."""
-        return self._minicluster("exec", node, *command, limit=limit)
-
-    def digest(self, node: str, path: str) -> str:
-        """Give the SHA-256 of a file on a node, in hexadecimal."""
-        return self.on_node(node, "sha256sum", "--", path).split()[0].lstrip("\\")
+        return run(self.command(node, *command), limit, self.environment).output
 
     def mpirun(self, ranks: int, *program: str) -> list[str]:
         """Give the command that runs ``program`` on the first ``ranks`` nodes, one rank on each."""
         hosts = ",".join(self.nodes[:ranks])
-        start = [find_mpirun(), "--host", hosts, "-np", str(ranks)]
-        return [str(MINICLUSTER), "exec", self.nodes[0], *start, *program]
+        return self.command(self.nodes[0], find_mpirun(), "--host", hosts, "-np", str(ranks), *program)
