@@ -104,6 +104,12 @@ class Samples:
         self.count("given up")
         self._bench.say(f"{self._experiment.name}: {what} given up: {problem}")
 
+    def leave_out(self, what: str, why: str) -> None:
+        """Say among the conditions that ``what`` takes no part, which is no failure."""
+        before = self.attributes.get("left out")
+        self.attributes["left out"] = f"{before}, {what} ({why})" if before else f"{what} ({why})"
+        self._bench.say(f"{self._experiment.name}: without {what}: {why}")
+
     def count(self, event: str) -> None:
         """Count something that happened on the way among the conditions."""
         self.attributes[event] = int(self.attributes.get(event, 0)) + 1

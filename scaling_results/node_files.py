@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from scaling_results.places import EmulatedNodes
 from scaling_results.processes import MeasurementError, run
@@ -51,13 +52,35 @@ def make_source(nodes: EmulatedNodes, node: str, path: str, size: int) -> str:
     return digest.hexdigest()
 
 
+def make_tree(nodes: EmulatedNodes, node: str, path: str, files: int, size: int) -> str:
+    """Make a directory of ``files`` random files on a node, in directories of a hundred; give its digest."""
+    top = nodes.path(node, path)
+    for number in range(files):
+        directory = top / f"d{number // 100:03d}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"f{number:06d}").write_bytes(os.urandom(size))
+    return _digest(top)
+
+
+def _digest(path: Path) -> str:
+    """Give the SHA-256 of a file, or of all names and contents below a directory."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for found in sorted(path.rglob("*")):
+        digest.update(b"%s\0" % os.fsencode(found.relative_to(path)))
+        if found.is_file():
+            digest.update(hashlib.sha256(found.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def expect(nodes: EmulatedNodes, paths: Mapping[str, str], digest: str) -> None:
-    """Raise MeasurementError unless each node's file, given by node and path, has this SHA-256."""
+    """Raise MeasurementError unless each node's file or tree, given by node and path, has this SHA-256."""
 
     def check(node: str) -> None:
         try:
-            with nodes.path(node, paths[node]).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = _digest(nodes.path(node, paths[node]))
         except OSError as problem:
             raise MeasurementError(f"{node}: {paths[node]}: {problem.strerror}") from problem
         if found != digest:
@@ -86,7 +109,13 @@ def remove(nodes: EmulatedNodes, paths: Mapping[str, str]) -> None:
         nodes.path(node, path).unlink(missing_ok=True)
 
 
-def clear(nodes: EmulatedNodes) -> None:
-    """Remove all that an experiment has left on the nodes."""
+def clear(nodes: EmulatedNodes, directory: str = DIRECTORY) -> None:
+    """Leave an empty directory on every node; one that is there stays the same one, as servers know it."""
     for node in nodes.nodes:
-        shutil.rmtree(nodes.path(node, DIRECTORY), ignore_errors=True)
+        path = nodes.path(node, directory)
+        path.mkdir(parents=True, exist_ok=True)
+        for found in path.iterdir():
+            if found.is_dir():
+                shutil.rmtree(found)
+            else:
+                found.unlink()

@@ -137,7 +137,11 @@ class EmulatedNodes:
         """Run a command on a node and give its standard output; limit: seconds."""
         return run(self.command(node, *command), limit, self.environment).output
 
+    def launch(self, ranks: int, *program: str) -> list[str]:
+        """Give the words that, on the first node, run ``program`` on ``ranks`` nodes, one rank on each."""
+        hosts = ",".join(self.nodes[:ranks])
+        return [find_mpirun(), "--host", hosts, "-np", str(ranks), *program]
+
     def mpirun(self, ranks: int, *program: str) -> list[str]:
         """Give the command that runs ``program`` on the first ``ranks`` nodes, one rank on each."""
-        hosts = ",".join(self.nodes[:ranks])
-        return self.command(self.nodes[0], find_mpirun(), "--host", hosts, "-np", str(ranks), *program)
+        return self.command(self.nodes[0], *self.launch(ranks, *program))

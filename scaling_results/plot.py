@@ -52,7 +52,7 @@ def _draw_series(axes: Axes, series: list[Series], line: str) -> None:
         if one.label == line:
             axes.axvline(median, color="black", linestyle="--", linewidth=1.2, label=f"{one.label} (median)")
     axes.set_yticks(range(len(series)), [one.label for one in series])
-    axes.invert_yaxis()
+    axes.set_ylim(len(series) - 0.5, -0.5)
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
 

@@ -110,10 +110,11 @@ def run(command: Sequence[str], limit: float, environment: Mapping[str, str] | N
     began = time.perf_counter()
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = start(command, environment, text=True, errors="replace", **streams)
-    shown = " ".join(command)
+    shown = " ".join(" ".join(command).split())
     shown = shown if len(shown) < 120 else f"{shown[:60]} ... {shown[-50:]}"
     try:
         output, complaints = process.communicate(timeout=limit)
+        seconds = time.perf_counter() - began
     except subprocess.TimeoutExpired as problem:
         raise MeasurementError(f"{shown}: not ended after {limit:g} s") from problem
     finally:
@@ -121,7 +122,6 @@ def run(command: Sequence[str], limit: float, environment: Mapping[str, str] | N
         if process.stdout and process.stderr:
             process.stdout.close()
             process.stderr.close()
-    seconds = time.perf_counter() - began
     if process.returncode:
         raise MeasurementError(f"{shown}: exit code {process.returncode}: {last_words(complaints or output)}")
     return Finished(output, seconds)
