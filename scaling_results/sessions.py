@@ -150,10 +150,24 @@ def _rank_of(pid: int) -> int | None:
 
 def peak_memory(pid: int) -> int:
     """Give the most memory that a live process has had resident, in bytes."""
+    return _memory(pid, "VmHWM")
+
+
+def _memory(pid: int, field: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    raise MeasurementError(f"process {pid} has no VmHWM line in its status")
+    raise MeasurementError(f"process {pid} has no {field} line in its status")
+
+
+def resting_memory(pid: int) -> int:
+    """Give the memory that a live process has resident now, in bytes."""
+    return _memory(pid, "VmRSS")
+
+
+def cpu_ticks(session: Session) -> int:
+    """Give the processor time, in clock ticks, that all ranks on this machine have used so far."""
+    return sum(state.cpu_ticks for state in session.ranks().values())
 
 
 def cpu_seconds(session: Session, seconds: float) -> dict[int, float]:
