@@ -35,10 +35,11 @@ _STYLES = (
 )
 
 
-def _draw_series(axes: Axes, series: list[Series], line: str) -> None:
+def _draw_series(axes: Axes, series: list[Series], line: str, labels: list[str]) -> None:
     for place, one in enumerate(series):
         median = float(np.median(one.values))
-        axes.barh(place, median, 0.6, color="0.85", edgecolor="black", hatch=_HATCHES[place % len(_HATCHES)])
+        hatch = _HATCHES[labels.index(one.label) % len(_HATCHES)]
+        axes.barh(place, median, 0.6, color="0.85", edgecolor="black", hatch=hatch)
         axes.plot(one.values, np.full(len(one.values), place), "o", color="white", mec="black", ms=5)
         right = max(median, float(one.values.max()))
         axes.annotate(
@@ -60,11 +61,12 @@ def _draw_series(axes: Axes, series: list[Series], line: str) -> None:
 def _draw_bars(bars: Bars, title: str) -> Figure:
     panels = list(dict.fromkeys(one.panel for one in bars.series))
     members = [[one for one in bars.series if one.panel == panel] for panel in panels]
+    labels = list(dict.fromkeys(one.label for one in bars.series))
     heights = [0.6 + 0.5 * len(chosen) for chosen in members]
     figure = Figure(figsize=(8, 1.0 + sum(heights)), layout="constrained")
     rows = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
     for axes, panel, chosen in zip(rows, panels, members, strict=True):
-        _draw_series(axes, chosen, bars.line)
+        _draw_series(axes, chosen, bars.line, labels)
         axes.set_title(panel, fontsize="medium")
     rows[-1].set_xlabel(f"{bars.unit} (bar: median, circles: samples)")
     figure.suptitle(title)
