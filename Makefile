@@ -51,8 +51,7 @@ test: check .venv-mpich/.stamp
 		$(PYTEST) -m mpi -q --color=no -p no:cacheprovider --timeout-method=thread tests/mpi
 
 bench: .venv/.stamp
-	$(BIN)/python -m scaling_results.measure
-	$(BIN)/python -m scaling_results.plot
+	$(BIN)/python -m scaling_results.measure; measured=$$?; $(BIN)/python -m scaling_results.plot && exit $$measured
 
 plots: .venv/.stamp
 	$(BIN)/python -m scaling_results.plot

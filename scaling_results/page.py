@@ -16,15 +16,19 @@ What dft achieves and what it is measured against. This page and its pictures ar
 which holds every sample (HDF5, one group for each experiment, the conditions as its attributes). Nothing
 here is typed by hand.
 
-To take all of it again, or some experiments by name, and then to make the page anew:
+To take all of it again and make the page, to take some experiments by name, and to make the page alone:
 
+    make bench
     python -m scaling_results.measure [EXPERIMENT...]
-    python -m scaling_results.plot
+    make plots
 
 Emulated nodes are namespaces on one Linux machine, each with a network card of its own that is shaped to
 the rate given (`tests/cluster/minicluster`); they need root, and what needs them is passed over without it.
 All nodes share the machine's cores. Ratios are of medians; min and max are of all samples, of which there
 are n.
+
+The peers are Debian's taktuk, clustershell, rsync, openssh-server, nfs-ganesha-vfs, libnfs-utils, slurm-wlm
+and munge, and the MPICH of `.venv-mpich`; what is not installed is left out, and the conditions say so.
 """
 
 

@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -17,6 +20,13 @@ MINICLUSTER = ROOT / "tests" / "cluster" / "minicluster"
 
 #: Seconds for a command of the cluster's own, and for reading or writing a file on a node.
 SHORT = 60.0
+
+
+@contextmanager
+def memory_directory() -> Iterator[Path]:
+    """Give an empty directory in this machine's memory, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="dft-measure-", dir="/dev/shm") as directory:
+        yield Path(directory)
 
 
 class Place(Protocol):

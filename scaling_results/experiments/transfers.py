@@ -167,7 +167,8 @@ GATHER = Experiment(
         "One file from node n00 to 31 others, a part to each (*diffuse*), and back, when all of them send "
         "to n00 at once (*get diffused*), beside the wire between two of the nodes; three times at the "
         "most. The rate is the file's size by the time that dft reports; the contents were compared by "
-        "SHA-256 each time. Ratio: to the wire; the goal is 0.9 or better: no collapse when many send."
+        "SHA-256 each time. Ratio: to the wire. This is about many senders at once, whose messages must not "
+        "crowd each other out."
     ),
     columns=TRANSFERS.columns,
     take=_take_gather,

@@ -85,8 +85,8 @@ UNEVEN = Experiment(
         "A *bcast* of one file from n00 to seven nodes, of which n04 has a network card of 50 Mbit/s and all "
         "others of 200 Mbit/s: the seconds until each node had the file complete, and until the command "
         "ended (*all nodes*), beside the wires of both rates with the same file; three times at the most. "
-        "The contents were compared by SHA-256 each time. Ratio: to the wire. The goal: the slow node "
-        "needs no longer than its own wire, and the others are not held to its pace."
+        "The contents were compared by SHA-256 each time. Ratio: to the wire. This is about a slow "
+        "node: it should have the file as soon as its own wire allows, and the others not wait for it."
     ),
     columns=[("what", "S24"), ("size", "i8"), ("repetition", "i8"), ("seconds", "f8")],
     take=_take,

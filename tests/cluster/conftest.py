@@ -26,12 +26,12 @@ def _clusters_possible() -> None:
 
 @pytest.fixture
 def make_cluster(_clusters_possible: None) -> Iterator[Callable[..., Cluster]]:
-    """Start a cluster: ``make_cluster(nodes, rate="200mbit")``; it is down again after the test."""
+    """Start a cluster: ``make_cluster(nodes, rate="200mbit", ssh=False)``; down again after the test."""
     directory = SHARED / str(os.getpid())
     made: list[Cluster] = []
 
-    def make(nodes: int = 8, rate: str = "200mbit") -> Cluster:
-        made.append(Cluster(directory / str(len(made)), nodes, rate))
+    def make(nodes: int = 8, rate: str = "200mbit", ssh: bool = False) -> Cluster:
+        made.append(Cluster(directory / str(len(made)), nodes, rate, ssh))
         return made[-1]
 
     yield make

@@ -42,7 +42,7 @@ class Cluster(Sandbox):
     and lie below ``home``.
     """
 
-    def __init__(self, home: Path, nodes: int, rate: str = "200mbit") -> None:
+    def __init__(self, home: Path, nodes: int, rate: str = "200mbit", ssh: bool = False) -> None:
         super().__init__(home)
         self.store = Path("/tmp/store")
         self.options = ("--store", str(self.store), "--catalog", str(self.catalog))
@@ -51,7 +51,7 @@ class Cluster(Sandbox):
         self.hostfile.write_text("".join(f"{name} slots={1 + (name == 'n00')}\n" for name in self.names))
         self.environ = {"MINICLUSTER": str(home / "minicluster")}
         keep = [word for path in hidden_directories() for word in ("--keep", path)]
-        self.minicluster("up", str(nodes), "--rate", rate, *keep)
+        self.minicluster("up", str(nodes), "--rate", rate, *keep, *["--ssh"] * ssh)
 
     def minicluster(self, *words: str) -> str:
         """Run a minicluster command and return its output."""

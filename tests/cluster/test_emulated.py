@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
-from tests.cluster.emulated import Cluster
+import pytest
+
+from tests.cluster.emulated import HERE, Cluster
 from tests.harness import processes
 
 WHERE = """
@@ -65,3 +71,34 @@ def test_two_clusters_do_not_meet_and_a_node_dies_with_all_on_it(
     for run in stays, other:
         run.kill()
         assert not processes(run.token)
+
+
+@pytest.mark.skipif(not shutil.which("sshd"), reason="no sshd here")
+def test_nodes_reach_each_other_by_ssh_with_keys_that_end_with_them(
+    make_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = make_cluster(2, ssh=True)
+    state = cluster.home / "minicluster"
+    ssh = ("ssh", "-F", str(state / "ssh_config"))
+    before = cluster.bytes()
+    cluster.on("n00", "sh", "-c", "head -c 1000000 /dev/urandom > /tmp/sent")
+    cluster.on("n00", "sh", "-c", f"{' '.join(ssh)} n01 'cat > /tmp/got' < /tmp/sent")
+    assert cluster.path("n01", "/tmp/got").read_bytes() == cluster.path("n00", "/tmp/sent").read_bytes()
+    assert cluster.bytes()["n01"][1] - before["n01"][1] > 1000000
+    assert list(state.glob("*_key"))
+    cluster.minicluster("down")
+    assert not list(state.glob("*_key*"))
+    cluster.minicluster("up", "1")
+
+
+@pytest.mark.skipif(not (shutil.which("slurmctld") and shutil.which("munged")), reason="no Slurm here")
+def test_slurm_runs_on_the_nodes(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster(3)
+
+    def slurm(*words: str) -> str:
+        command = [sys.executable, str(HERE / "minislurm"), *words]
+        environ = {**os.environ, **cluster.environ}
+        return subprocess.run(command, env=environ, text=True, capture_output=True, check=True).stdout
+
+    slurm("up")
+    assert sorted(slurm("exec", "srun", "-N3", "hostname").split()) == ["n00", "n01", "n02"]
