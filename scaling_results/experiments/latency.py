@@ -62,8 +62,8 @@ LATENCY = Experiment(
     about=(
         "A *bcast* of 1 KiB from n00 to seven nodes with network cards of 200 Mbit/s, and a *put* of it on "
         "one of them, in turn in one session: the time that dft reports, and the wall time from the command "
-        "to its reply as the program that drives the session sees it. The contents were compared by "
-        "SHA-256 each time. This is about the time between a command and its end, which size does not change."
+        "to its reply as the program that drives the session sees it. The contents were compared by SHA-256 "
+        "each time. This is about the time between a command and its end, which size does not change."
     ),
     columns=[("operation", "S16"), ("repetition", "i8"), ("seconds", "f8"), ("wall", "f8")],
     take=_take,

@@ -69,7 +69,7 @@ PLACES = (
         (
             Setting("8 nodes, 1 KiB", KIB, FILES_BY),
             Setting(MEDIUM, 64 * MIB, FILES_BY, wire=True),
-            Setting("8 nodes, 256 MiB", 256 * MIB, FILES_BY, 3, wire=True, unless_slow=MEDIUM),
+            Setting("8 nodes, 256 MiB", 256 * MIB, FILES_BY, 2, wire=True, unless_slow=MEDIUM),
             Setting("8 nodes, 2000 files of 4 KiB", 4 * KIB, TREES_BY, files=2000),
         ),
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,14 @@ def _expect(contents: dict[str, bytes], *parts: Path) -> None:
     found = [item for part in parts for item in _contents(part).items()]
     if sorted(found) != sorted(contents.items()):
         raise MeasurementError(f"{', '.join(map(str, parts))}: not the files of the source, each once")
+
+
+def _remove_files(root: Path) -> None:
+    """Remove all files in the order of their inodes, several times as fast on ext4 as in any other."""
+    found = [(entry.inode(), entry.path) for top, *_ in os.walk(root) for entry in os.scandir(top)]
+    for _, path in sorted(found):
+        if os.path.isfile(path):
+            os.unlink(path)
 
 
 def _tar(source: Path, targets: list[Path]) -> float:
@@ -97,8 +104,7 @@ def _take(bench: Bench, samples: Samples) -> None:
             _repetition(samples, repetition, source, directory)
         except MeasurementError as problem:
             samples.give_up(f"repetition {repetition}", problem)
-    for directory in bench.directory.glob("copies-*"):
-        shutil.rmtree(directory)
+    _remove_files(bench.directory)
 
 
 def _series(samples: NDArray[Any]) -> list[Series]:
@@ -113,10 +119,10 @@ SMALL_FILES = Experiment(
     title="Many small files against tar",
     about=(
         "A tree of small files of random bytes in 100 directories, copied on one disk of this machine: by "
-        "`tar -c | tar -x`, by *mput*, each file to one of three data servers, and by *bcast* to all "
-        "three, which makes three copies: beside it, three tars at once. For tar the wall time of the pipe, "
-        "for dft the time that it reports. The page cache is warm. Ratio: to tar; the goal is 2 or less, "
-        "which three tars at once do not reach either."
+        "`tar -c | tar -x`, by *mput*, each file to one of three data servers, and by *bcast* to all three, "
+        "which makes three copies: beside it, three tars at once. For tar the wall time of the pipe, for "
+        "dft the time that it reports. The page cache is warm. Ratio: to tar; the goal is 2 or less, which "
+        "three tars at once do not reach either."
     ),
     columns=[("operation", "S24"), ("files", "i8"), ("repetition", "i8"), ("seconds", "f8")],
     take=_take,

@@ -69,8 +69,8 @@ START_UP = Experiment(
         "machine, and with a rank on each of 8 and 32 emulated nodes, which share its cores. The first "
         "session makes the stores and the catalog, the others find them. *mpirun alone* is `mpirun ... "
         "sleep 1` less that second, because Open MPI 5's mpirun now and then does not return from a program "
-        "that ends at once on several hosts. Ratio: to mpirun alone. This is "
-        "about what dft adds to the start and the end that every MPI program has."
+        "that ends at once on several hosts. Ratio: to mpirun alone. This is about what dft adds to the "
+        "start and the end that every MPI program has."
     ),
     columns=[
         ("command", "S16"),
