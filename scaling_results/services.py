@@ -16,7 +16,7 @@ NFS_LIMIT = 20.0
 _GANESHA = """\
 NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = 2049; Enable_NLM = false; Enable_RQUOTA = false; }}
 NFSV4 {{ Graceless = true; RecoveryBackend = fs; RecoveryRoot = /tmp/ganesha; }}
-EXPORT_DEFAULTS {{ SecType = sys; Squash = no_root_squash; Access_Type = RO; }}
+EXPORT_DEFAULTS {{ SecType = sys; Squash = no_root_squash; Access_Type = RO; Attr_Expiration_Time = 0; }}
 EXPORT {{ Export_Id = 1; Path = {directory}; Pseudo = {directory}; Filesystem_Id = 1.1;
           FSAL {{ Name = VFS; }} }}
 """

@@ -155,10 +155,10 @@ def _take_setting(course: Course, setting: Setting, bench: Bench, samples: Sampl
     nodes = course.nodes
     size = bench.sized(setting.size) if not setting.files else setting.size
     files = bench.sized(setting.files) if setting.files else 0
-    clear(nodes)
     if files:
+        clear(nodes)
         digest = make_tree(nodes, "n00", SOURCE, files, size)
-    else:
+    else:  # written over the one before, which is what an NFS server knows by that name
         digest = make_source(nodes, "n00", SOURCE, size)
     for repetition in range(min(bench.repetitions, setting.repetitions)):
         if setting.wire:
