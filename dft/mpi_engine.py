@@ -32,6 +32,9 @@ MAX_TAG = 32766
 _CONTROL_TAG = 0
 _GROUP_TAG = 32767
 
+#: While requests are under way, polls of them for each probe for a control message.
+POLLS_PER_PROBE = 4
+
 # As in ``socket``, whose import would take longer than what it saves; mpi4py imports ctypes anyway.
 _IPPROTO_TCP, _TCP_NODELAY = 6, 1
 
@@ -66,6 +69,7 @@ class Engine:
         self._outcomes: list[tuple[Completion[Any], Any]] = []
         self._statuses: list[MPI.Status] = []
         self._receiving_control = False
+        self._polls_until_probe = 0
         #: Called with (sender's rank, wire form) for each control message, in the order of each sender.
         self.on_control: Callable[[int, bytearray], None] = lambda source, wire: None
         loop.add_poller(self.poll)
@@ -74,6 +78,11 @@ class Engine:
         """Complete what MPI has finished and take in control messages; return whether there was any."""
         try:
             happened = self._poll_requests()
+            # A probe costs as much as a test of all requests, and during a transfer requests are what comes.
+            self._polls_until_probe -= 1
+            if self._requests and self._polls_until_probe > 0:
+                return happened
+            self._polls_until_probe = POLLS_PER_PROBE
             return self._poll_control() or happened
         except MPI.Exception as problem:
             raise TransportError(f"rank {self.rank}: MPI: {problem}") from problem

@@ -2,7 +2,8 @@
 
 MPI has no file descriptor to sleep on and its blocking calls spin, so a rank polls and naps.  A nap
 begins at 50 us and doubles while nothing happens: to 1 ms while anything is under way, to 20 ms when the
-rank has been idle for a while.  A finished job cuts a nap short.
+rank has been idle for a while.  In a transfer over a slow wire the naps are a part of the time that lately
+passed between messages.  A finished job cuts a nap short.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ T = TypeVar("T")
 FIRST_NAP = 50e-6
 BUSY_NAP = 1e-3
 IDLE_NAP = 20e-3
+#: Of the mean time between messages, the part that a nap may take; the longest time that counts, in seconds.
+#: A nap and a poll cost some 50 us: on a slow wire they would cost more than moving the bytes.
+NAP_PART, LONGEST_GAP = 0.5, 8e-3
 #: Polls without a nap after something happened, and seconds without events that make a rank idle.
-EAGER_POLLS = 10
+EAGER_POLLS = 2
 IDLE_AFTER = 0.25
 
 
@@ -132,6 +136,7 @@ class Loop:
         #: Number of operations under way outside the loop; naps stay short while it is not 0.
         self.under_way = 0
         self._interruption: BaseException | None = None
+        self._polled = False
 
     def add_poller(self, poll: Callable[[], bool]) -> None:
         """Have ``poll`` called in every turn; it returns whether anything happened."""
@@ -175,18 +180,27 @@ class Loop:
         nap: what to do instead of sleeping, given the seconds (so that a caller can wait for input).
         """
         main = self.spawn(coroutine)
-        idle_polls, pause, last_event = 0, FIRST_NAP, time.monotonic()
+        idle_polls, pause, gap, busy = 0, FIRST_NAP, 0.0, False
+        last_event = last_message = time.monotonic()
         while not main.done:
             if self._interruption is not None and main.interrupt(self._interruption):
                 self._interruption = None
             if self._turn():
-                idle_polls, pause, last_event = 0, FIRST_NAP, time.monotonic()
+                now = time.monotonic()
+                if not busy:
+                    gap = 0.0
+                elif self._polled and idle_polls:
+                    gap += (min(now - last_message, LONGEST_GAP) - gap) / 4
+                if self._polled:
+                    last_message = now
+                idle_polls, pause, last_event = 0, max(FIRST_NAP, gap * NAP_PART), now
                 continue
             idle_polls += 1
-            if idle_polls <= EAGER_POLLS:
+            if idle_polls <= EAGER_POLLS and gap < BUSY_NAP:
                 continue
-            busy = self.under_way or self._jobs_running
-            longest = BUSY_NAP if busy or time.monotonic() - last_event < IDLE_AFTER else IDLE_NAP
+            busy = bool(self.under_way or self._jobs_running)
+            recent = busy or time.monotonic() - last_event < IDLE_AFTER
+            longest = max(BUSY_NAP, gap * NAP_PART) if recent else IDLE_NAP
             if nap is None:
                 self._wake.acquire(timeout=pause)
             else:
@@ -196,10 +210,10 @@ class Loop:
 
     def _turn(self) -> bool:
         """Do all that can be done without waiting; return whether anything was."""
-        happened = False
-        for _ in range(len(self._ready)):
-            self._ready.popleft().step()
-            happened = True
+        self._polled = False
+        for poll in self._pollers:
+            self._polled |= poll()
+        happened = self._polled
         while self._finished:
             completion, value, error = self._finished.popleft()
             self._jobs_running -= 1
@@ -208,8 +222,10 @@ class Loop:
             else:
                 completion.fail(error)
             happened = True
-        for poll in self._pollers:
-            happened |= poll()
+        # All that follows from it, before the next poll: that costs more than a step.
+        while self._ready:
+            self._ready.popleft().step()
+            happened = True
         return happened
 
     def close(self) -> None:
