@@ -5,7 +5,6 @@ Every test makes the same calls on every rank, as collective operations ask for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,18 +13,6 @@ if TYPE_CHECKING:
     from dft.mpi_engine import Engine
 
 pytestmark = pytest.mark.mpi
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    # Imported here: the import starts MPI, which the process of an ordinary pytest run must not do.
-    from dft.mpi_engine import Engine
-    from dft.progress import Loop
-
-    made = Engine(Loop(threads=1))
-    yield made
-    made.loop.close()
-    made.close()
 
 
 def test_control_messages_of_any_length_arrive_whole_and_in_order(engine: Engine) -> None:
