@@ -27,6 +27,8 @@ IN_FLIGHT = 4
 AHEAD = 4
 #: Bytes that are read or written by one job: handing a job to a thread costs as much as moving 100 KiB.
 JOB_SIZE = 256 << 10
+#: Segments of one job at the most: each has a buffer of at least a page, and a process may map 65530.
+JOB_SEGMENTS = 64
 
 _NOTHING = memoryview(b"")
 
@@ -40,7 +42,7 @@ def buffers_needed(fanout: Fanout, segment_size: int) -> int:
 
 
 def _per_job(segment_size: int) -> int:
-    return max(1, JOB_SIZE // segment_size)
+    return max(1, min(JOB_SEGMENTS, JOB_SIZE // segment_size))
 
 
 class Relay:
