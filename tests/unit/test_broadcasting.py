@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dft import relay as relay_module
 from dft.broadcasting import broadcast, rooted
 from dft.errors import DftError, ProtocolError
 from dft.fanout import SCHEDULED
@@ -52,6 +54,8 @@ class Broadcast:
     sinks_fail: dict[tuple[int, int], int]
     stops: dict[int, int]
     seed: int
+    #: Bytes that are read or written together.
+    job: int = 1
 
 
 @st.composite
@@ -71,6 +75,7 @@ def broadcasts(draw: Any, algorithms: tuple[str, ...] = (*SCHEDULED, "mpi")) -> 
         draw(st.dictionaries(pairs, st.integers(0, 60), max_size=2)),
         draw(st.just({}) | st.dictionaries(st.sampled_from(ranks), st.integers(0, 20), max_size=2)),
         draw(st.integers(0, 2**16)),
+        draw(st.sampled_from([1, 1, 20])),
     )
 
 
@@ -78,6 +83,10 @@ class Played:
     """A broadcast that has taken place."""
 
     def __init__(self, case: Broadcast) -> None:
+        with patch.object(relay_module, "JOB_SIZE", case.job):
+            self._play(case)
+
+    def _play(self, case: Broadcast) -> None:
         self.network = Network(case.seed, eager=False)
         self.ranks = [rank for host in case.route.hosts for rank in host]
         self.stops = {rank: Stop() for rank in self.ranks}
@@ -164,7 +173,7 @@ def test_a_part_that_fails_ends_the_broadcast_after_the_parts_before(algorithm: 
 @settings(max_examples=50)
 def test_memory_for_many_segments_or_for_none(case: Broadcast, memory: int) -> None:
     parts = [Part(part.root, 20 * part.size, None) for part in case.parts]
-    played = Played(Broadcast(case.route, parts, memory, {}, {}, case.seed))
+    played = Played(Broadcast(case.route, parts, memory, {}, {}, case.seed, case.job))
     played.check_nothing_is_left()
     assert Counter(played.results.values()) == {None: len(played.ranks)}
     for (_, number), sink in played.sinks.items():

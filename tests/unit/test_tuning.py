@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, SCHEDULED
 from dft.tuning import LEAST_SEGMENT, LONGEST_SEGMENT, TOLERANCE, Network, choose, predict, segment_for
