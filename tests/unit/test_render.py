@@ -138,6 +138,7 @@ def test_json_of_a_transfer() -> None:
         "skipped": [{"path": "x\n", "reason": "symbolic link"}],
         "failed": [{"node": "n03", "reason": "no space left"}],
         "notes": ["the rest is there"],
+        "node_seconds": {},
         "exit_code": 21,
     }
     assert json.loads(to_json(PUBLISHED))["ok"] is True
