@@ -50,7 +50,9 @@ test: check .venv-mpich/.stamp
 	timeout -k 5 300 $(BIN)/mpirun --oversubscribe --bind-to none -np 4 \
 		$(PYTEST) -m mpi -q --color=no -p no:cacheprovider --timeout-method=thread tests/mpi
 
+# Compiled, as an installed dft is: else every rank does that at every start where Python may not keep bytecode.
 bench: .venv/.stamp
+	@$(BIN)/python -m compileall -q dft
 	$(BIN)/python -m scaling_results.measure; measured=$$?; $(BIN)/python -m scaling_results.plot && exit $$measured
 
 plots: .venv/.stamp
