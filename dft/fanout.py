@@ -119,14 +119,14 @@ class Fanout:
     def __init__(self, algorithm: str, hosts: Sequence[Sequence[int]]) -> None:
         # A chain in the order of hosts is that by itself.
         self._hosts = [[rank for host in hosts for rank in host]] if algorithm == CHAIN else hosts
-        self._algorithm = algorithm
+        self.algorithm = algorithm
         self._leaders = [host[0] for host in self._hosts]
         self._place = {rank: (h, i) for h, host in enumerate(self._hosts) for i, rank in enumerate(host)}
 
     @property
     def most_held(self) -> int:
         """How many segments a rank may have to hold at once."""
-        return most_held(self._algorithm, len(self._leaders))
+        return most_held(self.algorithm, len(self._leaders))
 
     def receives(self, rank: int, segments: int) -> Iterator[Step]:
         """Give what a rank of the session receives, from which other one."""
@@ -134,7 +134,7 @@ class Fanout:
         if place:
             before = self._hosts[host][place - 1]
             return (Step(segment, before, segment) for segment in range(segments))
-        steps = receives(self._algorithm, len(self._leaders), host, segments)
+        steps = receives(self.algorithm, len(self._leaders), host, segments)
         return (Step(step.round, self._leaders[step.peer], step.segment) for step in steps)
 
     def sends(self, rank: int, segments: int) -> Iterator[Step]:
@@ -150,13 +150,13 @@ class Fanout:
                 # at once, keeps in step with what it sends to other hosts.
                 way = receives if host else sends
                 rounds: dict[int, int] = {}
-                for step in way(self._algorithm, leaders, host, segments):
+                for step in way(self.algorithm, leaders, host, segments):
                     rounds.setdefault(step.segment, step.round + 1)
                 come = accumulate(map(rounds.__getitem__, come), max)
             onward = [Step(moment, after, segment) for segment, moment in enumerate(come)]
         if place:
             return iter(onward)
-        steps = sends(self._algorithm, leaders, host, segments)
+        steps = sends(self.algorithm, leaders, host, segments)
         mapped = (Step(step.round, self._leaders[step.peer], step.segment) for step in steps)
         return heapq.merge(mapped, onward, key=lambda step: step.round)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: The bytes of a probe's messages and their number.  The first of them meets an empty network, whose
 #: queues take it faster than the wire does; so what counts is how long the others take after it.
-PROBE_SIZE = 240 << 10
+PROBE_SIZE = 120 << 10
 PROBE_COUNT = 3
 
 

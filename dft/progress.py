@@ -23,7 +23,7 @@ BUSY_NAP = 1e-3
 IDLE_NAP = 20e-3
 #: Of the mean time between messages, the part that a nap may take; the longest time that counts, in seconds.
 #: A nap and a poll cost some 50 us: on a slow wire they would cost more than moving the bytes.
-NAP_PART, LONGEST_GAP = 0.5, 8e-3
+NAP_PART, LONGEST_GAP = 1.0, 4e-3
 #: Polls without a nap after something happened, and seconds without events that make a rank idle.
 EAGER_POLLS = 2
 IDLE_AFTER = 0.25

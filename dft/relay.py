@@ -14,15 +14,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dft.errors import DftError, ProtocolError, told
-from dft.fanout import Fanout, Step
+from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, Fanout, Step
 from dft.progress import Completion, Task, gather
 from dft.streams import Buffers, Sink, Source, Stop, Writer, read_all
 
 if TYPE_CHECKING:
     from dft.mpi_engine import Engine, PendingReceive
 
-#: Segments under way to a rank's receivers: enough to hide the naps at both ends.
-IN_FLIGHT = 4
+#: Segments under way from a rank to its receivers, by algorithm: enough to hide the naps at both ends.  On
+#: the circulant graph a rank receives from many: more would meet in its switch's queue and be lost there.
+IN_FLIGHT = {CHAIN: 6, BINOMIAL: 4, CIRCULANT: 2}
 #: Receives that are posted ahead of what comes.
 AHEAD = 4
 #: Bytes that are read or written by one job: handing a job to a thread costs as much as moving 100 KiB.
@@ -38,7 +39,7 @@ def buffers_needed(fanout: Fanout, segment_size: int) -> int:
 
     Those that the schedule needs, and those for what is coming in, going out and gathering for a write.
     """
-    return fanout.most_held + AHEAD + IN_FLIGHT + _per_job(segment_size)
+    return fanout.most_held + AHEAD + IN_FLIGHT[fanout.algorithm] + _per_job(segment_size)
 
 
 def _per_job(segment_size: int) -> int:
@@ -73,6 +74,7 @@ class Relay:
         self._per_job = _per_job(buffers.segment_size)
         self._source = source
         self._stop = stop
+        self._in_flight = IN_FLIGHT[fanout.algorithm]
         self._writer = Writer(engine.loop, sink, lambda error: None)
         self._keeps = sink is not None
         self._receives = fanout.receives(self._rank, len(lengths))
@@ -204,7 +206,7 @@ class Relay:
     async def _send(self) -> None:
         under_way: deque[Completion[int]] = deque()
         for step in self._sends:
-            while len(under_way) >= IN_FLIGHT:
+            while len(under_way) >= self._in_flight:
                 await under_way.popleft()
             if await self._present(step.segment):
                 data = self._held[step.segment][: self._lengths[step.segment]]

@@ -16,7 +16,7 @@ LEAST_SEGMENT = 12 << 10
 #: a message over TCP in one go (``mpi_engine``).
 LONGEST_SEGMENT = 240 << 10
 #: How much slower than the best prediction a longer segment may be: it costs less processor time.
-TOLERANCE = 1.01
+TOLERANCE = 1.02
 
 
 class Network(msgspec.Struct, frozen=True):
