@@ -36,7 +36,8 @@ async def broadcast(
     rank's own error (its source or its sink), or a ProtocolError where the sender of a part broke off.
     """
     if route.algorithm == MPI:
-        pool = Buffers(route.segment_size + TRAILER, max(2, memory // route.segment_size))
+        # Half of the memory: with a longer window the chain below MPI became slower (ADR 0004).
+        pool = Buffers(route.segment_size + TRAILER, max(2, memory // 2 // route.segment_size))
         group = [rank for host in route.hosts for rank in host]
         return await broadcast_by_mpi(engine, group, parts, pool, stop)
     error: DftError | None = None
