@@ -35,21 +35,30 @@ async def broadcast(
     memory: bytes of buffers, exceeded only where the schedule needs more of them to go on.  Returns this
     rank's own error (its source or its sink), or a ProtocolError where the sender of a part broke off.
     """
-    if route.algorithm == MPI:
-        # Half of the memory: with a longer window the chain below MPI became slower (ADR 0004).
-        pool = Buffers(route.segment_size + TRAILER, max(2, memory // 2 // route.segment_size))
-        group = [rank for host in route.hosts for rank in host]
-        return await broadcast_by_mpi(engine, group, parts, pool, stop)
+    with engine.loop.moving(sum(part.size for part in parts)):
+        if route.algorithm == MPI:
+            # Half of the memory: with a longer window the chain below MPI became slower (ADR 0004).
+            pool = Buffers(route.segment_size + TRAILER, max(2, memory // 2 // route.segment_size))
+            group = [rank for host in route.hosts for rank in host]
+            return await broadcast_by_mpi(engine, group, parts, pool, stop)
+        return await _relay_all(engine, route, parts, memory, stop)
+
+
+async def _relay_all(
+    engine: Engine, route: Route, parts: Sequence[BroadcastPart], memory: int, stop: Stop
+) -> DftError | None:
     error: DftError | None = None
     complete = True
     for part in parts:
         if complete:
             fanout = Fanout(route.algorithm, rooted(route.hosts, part.root))
-            least = buffers_needed(fanout, route.segment_size)
+            least = buffers_needed(fanout, route.segment_size, route.in_flight)
             count = max(least, min(MOST_BUFFERS, memory // route.segment_size))
             lengths = segment_lengths(part.size, route.segment_size)
             pool = Buffers(route.segment_size, count)
-            relay = Relay(engine, fanout, lengths, route.tag, pool, part.source, part.sink, stop)
+            relay = Relay(
+                engine, fanout, lengths, route.in_flight, route.tag, pool, part.source, part.sink, stop
+            )
             problem = await relay.run()
             complete = relay.complete
             error = error or problem

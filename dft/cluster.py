@@ -52,7 +52,7 @@ class Cluster:
         self.receiving = Buffers(segment_size, 2 * window)
         self.broadcast_memory = segment_size * window
         #: What is known of the network between the nodes.
-        self.network = Network(latency=1e-3, byte_time=1 / 125e6)
+        self.network = Network(latency=1e-3, byte_time=1 / 25e6)
         #: Seconds per byte of each rank's host, once measured.
         self.byte_times: dict[int, float] = {}
         self._hosts: dict[int, tuple[str, int]] = {}

@@ -25,7 +25,7 @@ from dft.names import shown
 from dft.progress import Task, settled
 from dft.publishing import Upload, batches
 from dft.survey import WORTH_MEASURING, survey, tiers
-from dft.tuning import choose, segment_for
+from dft.tuning import choose, in_flight, segment_for
 
 
 class Outcome(msgspec.Struct):
@@ -48,7 +48,8 @@ def _route(cluster: Cluster, ranks: list[int], size: int, algorithm: str) -> Rou
         algorithm, segment_size = choice.algorithm, choice.segment_size
     else:
         segment_size = segment_for(algorithm, len(hosts), size, most, cluster.network).segment_size
-    return Route(algorithm, hosts, segment_size, cluster.next_tag())
+    flying = 1 if algorithm == MPI else in_flight(algorithm, segment_size, cluster.network)
+    return Route(algorithm, hosts, segment_size, flying, cluster.next_tag())
 
 
 async def _tiers(cluster: Cluster, nodes: list[Node], root: int, size: int) -> list[list[Node]]:

@@ -31,12 +31,14 @@ MPI = "mpi"
 class Route(msgspec.Struct, frozen=True, array_like=True):
     """How a broadcast runs: over the ranks of ``hosts``, which stand host by host, in this order.
 
-    algorithm: MPI or one of SCHEDULED.  segment_size: bytes.  tag: of its messages.
+    algorithm: MPI or one of SCHEDULED.  segment_size: bytes.  in_flight: segments under way from a rank to
+    its receivers; MPI counts them itself.  tag: of its messages.
     """
 
     algorithm: str
     hosts: list[list[int]]
     segment_size: int
+    in_flight: int
     tag: int
 
     def check(self) -> list[int]:
@@ -48,6 +50,8 @@ class Route(msgspec.Struct, frozen=True, array_like=True):
             raise ProtocolError(f"unknown algorithm {self.algorithm}")
         if not 0 < self.segment_size < 2**31:
             raise ProtocolError(f"segment size {self.segment_size} out of range")
+        if not 0 < self.in_flight <= 2**16:
+            raise ProtocolError(f"{self.in_flight} segments in flight are out of range")
         return ranks
 
 

@@ -1,9 +1,9 @@
 """The progress loop of a rank: tasks on the main thread, jobs on a few others, naps in between.
 
 MPI has no file descriptor to sleep on and its blocking calls spin, so a rank polls and naps.  A nap
-begins at 50 us and doubles while nothing happens: to 1 ms while anything is under way, to 20 ms when the
-rank has been idle for a while.  In a transfer over a slow wire the naps are a part of the time that lately
-passed between messages.  A finished job cuts a nap short.
+begins at 50 us and grows while nothing happens: to 1 ms while anything is under way, to 20 ms when the
+rank has been idle for a while.  While many bytes are moved it grows faster, and begins at a part of the time
+that lately passed between messages.  A finished job cuts a nap short.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,11 +22,15 @@ T = TypeVar("T")
 FIRST_NAP = 50e-6
 BUSY_NAP = 1e-3
 IDLE_NAP = 20e-3
-#: Of the mean time between messages, the part that a nap may take; the longest time that counts, in seconds.
-#: A nap and a poll cost some 50 us: on a slow wire they would cost more than moving the bytes.
-NAP_PART, LONGEST_GAP = 1.0, 4e-3
+#: How much longer each nap is than the one before: a short answer is not to be overslept by much.
+NAP_GROWTH = 1.25
+#: The same while many bytes are moved, and the bytes that are many.  To wake up costs some 50 us: naps too
+#: short would cost more than moving the bytes.
+BULK_GROWTH, BULK_SIZE = 2.0, 256 << 10
+#: The part of the mean time between messages that a nap of a bulk transfer takes, and the longest such time.
+GAP_PART, LONGEST_GAP = 0.25, 8e-3
 #: Polls without a nap after something happened, and seconds without events that make a rank idle.
-EAGER_POLLS = 2
+EAGER_POLLS = 4
 IDLE_AFTER = 0.25
 
 
@@ -137,6 +142,7 @@ class Loop:
         self.under_way = 0
         self._interruption: BaseException | None = None
         self._polled = False
+        self._bulk = 0
 
     def add_poller(self, poll: Callable[[], bool]) -> None:
         """Have ``poll`` called in every turn; it returns whether anything happened."""
@@ -170,6 +176,16 @@ class Loop:
                 except RuntimeError:
                     pass
 
+    @contextmanager
+    def moving(self, size: int) -> Iterator[None]:
+        """Tell for how long ``size`` bytes are being moved."""
+        bulk = size >= BULK_SIZE
+        self._bulk += bulk
+        try:
+            yield
+        finally:
+            self._bulk -= bulk
+
     def interrupt(self, error: BaseException) -> None:
         """Raise ``error`` in the coroutine that ``run`` was given; callable from a signal handler."""
         self._interruption = error
@@ -180,32 +196,31 @@ class Loop:
         nap: what to do instead of sleeping, given the seconds (so that a caller can wait for input).
         """
         main = self.spawn(coroutine)
-        idle_polls, pause, gap, busy = 0, FIRST_NAP, 0.0, False
+        idle_polls, pause, gap = 0, FIRST_NAP, 0.0
         last_event = last_message = time.monotonic()
         while not main.done:
             if self._interruption is not None and main.interrupt(self._interruption):
                 self._interruption = None
             if self._turn():
                 now = time.monotonic()
-                if not busy:
+                if not self._bulk:
                     gap = 0.0
                 elif self._polled and idle_polls:
                     gap += (min(now - last_message, LONGEST_GAP) - gap) / 4
                 if self._polled:
                     last_message = now
-                idle_polls, pause, last_event = 0, max(FIRST_NAP, gap * NAP_PART), now
+                idle_polls, pause, last_event = 0, max(FIRST_NAP, gap * GAP_PART), now
                 continue
             idle_polls += 1
             if idle_polls <= EAGER_POLLS and gap < BUSY_NAP:
                 continue
-            busy = bool(self.under_way or self._jobs_running)
-            recent = busy or time.monotonic() - last_event < IDLE_AFTER
-            longest = max(BUSY_NAP, gap * NAP_PART) if recent else IDLE_NAP
+            recent = self.under_way or self._jobs_running or time.monotonic() - last_event < IDLE_AFTER
+            longest = max(BUSY_NAP, gap * GAP_PART) if recent else IDLE_NAP
             if nap is None:
                 self._wake.acquire(timeout=pause)
             else:
                 nap(pause)
-            pause = min(pause * 2, longest)
+            pause = min(pause * (BULK_GROWTH if self._bulk else NAP_GROWTH), longest)
         return main.result()
 
     def _turn(self) -> bool:

@@ -34,6 +34,12 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
 
     def check(self) -> None:
         """Raise ProtocolError when a field is out of range."""
+        layout = getattr(self, "layout", None)
+        if layout is not None:
+            layout.check()
+        layout = getattr(self, "layout", None)
+        if layout is not None:
+            layout.check()
 
 
 class Welcome(Message, frozen=True):
@@ -63,10 +69,6 @@ class Receive(Message, frozen=True):
     tag: int
     layout: Layout
 
-    def check(self) -> None:
-        """Raise ProtocolError when a field is out of range."""
-        self.layout.check()
-
 
 class Send(Message, frozen=True):
     """Send chunks from your store to rank ``dest`` with ``tag``."""
@@ -76,10 +78,6 @@ class Send(Message, frozen=True):
     dest: int
     tag: int
     layout: Layout
-
-    def check(self) -> None:
-        """Raise ProtocolError when a field is out of range."""
-        self.layout.check()
 
 
 class Round(msgspec.Struct, frozen=True, array_like=True):
@@ -175,10 +173,6 @@ class Ingest(Message, frozen=True):
     name: bytes
     layout: Layout
 
-    def check(self) -> None:
-        """Raise ProtocolError when a field is out of range."""
-        self.layout.check()
-
 
 class ListChunks(Message, frozen=True):
     """Say which chunks your store holds."""
@@ -253,10 +247,6 @@ class HeldChunks(Message, frozen=True):
 
     call: int
     layout: Layout
-
-    def check(self) -> None:
-        """Raise ProtocolError when a field is out of range."""
-        self.layout.check()
 
 
 class Fault(Message, frozen=True):

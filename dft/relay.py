@@ -14,16 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dft.errors import DftError, ProtocolError, told
-from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, Fanout, Step
+from dft.fanout import Fanout, Step
 from dft.progress import Completion, Task, gather
 from dft.streams import Buffers, Sink, Source, Stop, Writer, read_all
 
 if TYPE_CHECKING:
     from dft.mpi_engine import Engine, PendingReceive
 
-#: Segments under way from a rank to its receivers, by algorithm: enough to hide the naps at both ends.  On
-#: the circulant graph a rank receives from many: more would meet in its switch's queue and be lost there.
-IN_FLIGHT = {CHAIN: 6, BINOMIAL: 4, CIRCULANT: 2}
 #: Receives that are posted ahead of what comes.
 AHEAD = 4
 #: Bytes that are read or written by one job: handing a job to a thread costs as much as moving 100 KiB.
@@ -34,12 +31,12 @@ JOB_SEGMENTS = 64
 _NOTHING = memoryview(b"")
 
 
-def buffers_needed(fanout: Fanout, segment_size: int) -> int:
+def buffers_needed(fanout: Fanout, segment_size: int, in_flight: int) -> int:
     """Return how many buffers of ``segment_size`` bytes a relay needs to keep going.
 
     Those that the schedule needs, and those for what is coming in, going out and gathering for a write.
     """
-    return fanout.most_held + AHEAD + IN_FLIGHT[fanout.algorithm] + _per_job(segment_size)
+    return fanout.most_held + AHEAD + in_flight + _per_job(segment_size)
 
 
 def _per_job(segment_size: int) -> int:
@@ -54,6 +51,7 @@ class Relay:
         engine: Engine,
         fanout: Fanout,
         lengths: list[int],
+        in_flight: int,
         tag: int,
         buffers: Buffers,
         source: Source | None,
@@ -62,9 +60,9 @@ class Relay:
     ) -> None:
         """Prepare; ``run`` does it.
 
-        lengths: bytes of each segment.  buffers: a pool for this relay alone, of ``buffers_needed`` at
-        least.  source: on the root.  sink: where the bytes go on another rank; None to
-        pass them on without keeping any.
+        lengths: bytes of each segment.  in_flight: segments under way from this rank.  buffers: a pool for
+        this relay alone, of ``buffers_needed`` at least.  source: on the root.  sink: where the bytes go on
+        another rank; None to pass them on without keeping any.
         """
         self._engine = engine
         self._rank = engine.rank
@@ -74,7 +72,7 @@ class Relay:
         self._per_job = _per_job(buffers.segment_size)
         self._source = source
         self._stop = stop
-        self._in_flight = IN_FLIGHT[fanout.algorithm]
+        self._in_flight = in_flight
         self._writer = Writer(engine.loop, sink, lambda error: None)
         self._keeps = sink is not None
         self._receives = fanout.receives(self._rank, len(lengths))

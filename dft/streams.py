@@ -134,23 +134,24 @@ async def send_stream(
         sent.when_done(lambda: buffers.give_back(buffer))
         in_flight.append(sent)
 
-    try:
-        for length in segment_lengths(size, buffers.segment_size):
-            while len(in_flight) >= window:
-                await in_flight.popleft()
-            buffer = await buffers.wait()
-            try:
-                if stop.reason is not None:
-                    raise stop.reason
-                await engine.loop.in_thread(source.read_into, buffer[:length])
-            except BaseException:
-                send(buffer, 0)
-                raise
-            send(buffer, length)
-    finally:
-        for sent in in_flight:
-            await sent
-        await engine.loop.in_thread(source.close)
+    with engine.loop.moving(size):
+        try:
+            for length in segment_lengths(size, buffers.segment_size):
+                while len(in_flight) >= window:
+                    await in_flight.popleft()
+                buffer = await buffers.wait()
+                try:
+                    if stop.reason is not None:
+                        raise stop.reason
+                    await engine.loop.in_thread(source.read_into, buffer[:length])
+                except BaseException:
+                    send(buffer, 0)
+                    raise
+                send(buffer, length)
+        finally:
+            for sent in in_flight:
+                await sent
+            await engine.loop.in_thread(source.close)
 
 
 class Writer:
@@ -216,37 +217,38 @@ async def receive_stream(
     posted: deque[tuple[memoryview, PendingReceive]] = deque()
     writer = Writer(engine.loop, sink, on_error)
     next_post, complete = 0, False
-    try:
-        for length in lengths:
-            while next_post < len(lengths) and len(posted) < window:
-                buffer = buffers.take() if posted else await buffers.wait()
-                if buffer is None:
-                    break
-                receive = engine.irecv(buffer[: buffers.segment_size], source, tag)
-                posted.append((buffer, receive))
-                next_post += 1
-            buffer, receive = posted[0]
-            count = await receive
-            posted.popleft()
-            if count == length:
-                await writer.write(buffer[:length])
-            buffers.give_back(buffer)
-            if count != length:
-                # A sender that was told of this sink's error stops: the error is the cause.
-                raise writer.error or ProtocolError(
-                    f"rank {source} stopped sending"
-                    if count == 0
-                    else f"rank {source} sent a segment of {count} bytes, expected {length}"
-                )
-        complete = True
-    finally:
-        for _, receive in posted:
-            receive.cancel()
-        while posted:
-            buffer, receive = posted[0]
-            await receive
-            posted.popleft()
-            buffers.give_back(buffer)
-        await writer.finish(complete)
+    with engine.loop.moving(size):
+        try:
+            for length in lengths:
+                while next_post < len(lengths) and len(posted) < window:
+                    buffer = buffers.take() if posted else await buffers.wait()
+                    if buffer is None:
+                        break
+                    receive = engine.irecv(buffer[: buffers.segment_size], source, tag)
+                    posted.append((buffer, receive))
+                    next_post += 1
+                buffer, receive = posted[0]
+                count = await receive
+                posted.popleft()
+                if count == length:
+                    await writer.write(buffer[:length])
+                buffers.give_back(buffer)
+                if count != length:
+                    # A sender that was told of this sink's error stops: the error is the cause.
+                    raise writer.error or ProtocolError(
+                        f"rank {source} stopped sending"
+                        if count == 0
+                        else f"rank {source} sent a segment of {count} bytes, expected {length}"
+                    )
+            complete = True
+        finally:
+            for _, receive in posted:
+                receive.cancel()
+            while posted:
+                buffer, receive = posted[0]
+                await receive
+                posted.popleft()
+                buffers.give_back(buffer)
+            await writer.finish(complete)
     if writer.error is not None:
         raise writer.error

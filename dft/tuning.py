@@ -15,6 +15,12 @@ LEAST_SEGMENT = 12 << 10
 #: Bytes: the longest segment.  With its header it stays below the size up to which Open MPI is told to send
 #: a message over TCP in one go (``mpi_engine``).
 LONGEST_SEGMENT = 240 << 10
+#: What may be under way from a rank to its receivers: the bytes of so many seconds, but no fewer than so many
+#: bytes.  That hides the naps at both ends.  On the circulant graph a rank receives from many: more would
+#: meet in front of its wire and be lost there.
+IN_FLIGHT = {CHAIN: (20e-3, 360 << 10), BINOMIAL: (10e-3, 240 << 10), CIRCULANT: (5e-3, 120 << 10)}
+#: Segments in flight, at the least and at the most.
+FEWEST, MOST = 2, 24
 #: How much slower than the best prediction a longer segment may be: it costs less processor time.
 TOLERANCE = 1.02
 
@@ -55,12 +61,22 @@ def predict(algorithm: str, hosts: int, size: int, segment_size: int, network: N
     return depth * (network.latency + wire) + rest * max(network.overhead, wire)
 
 
+def in_flight(algorithm: str, segment_size: int, network: Network) -> int:
+    """Return how many segments a rank should have under way to its receivers."""
+    seconds, least = IN_FLIGHT[algorithm]
+    return max(FEWEST, min(MOST, int(max(least, seconds / network.byte_time) / segment_size)))
+
+
 def segment_for(algorithm: str, hosts: int, size: int, most: int, network: Network) -> Choice:
     """Choose the segment size for an algorithm: LONGEST_SEGMENT, its half, its quarter and so on.
 
     most: bytes that it must not exceed, above 0.
     """
-    sizes = [min(most, LONGEST_SEGMENT)]
+    seconds, least = IN_FLIGHT[algorithm]
+    longest = LONGEST_SEGMENT
+    while longest > max(least, seconds / network.byte_time) / FEWEST:
+        longest //= 2
+    sizes = [min(most, longest)]
     while sizes[-1] // 2 >= LEAST_SEGMENT:
         sizes.append(sizes[-1] // 2)
     times = [predict(algorithm, hosts, size, segment, network) for segment in sizes]

@@ -42,7 +42,7 @@ def test_parts_of_several_senders_come_to_all(engine: Engine, algorithm: str, la
         else BroadcastPart(root, size, None, sinks[n])
         for n, (root, size) in enumerate(zip(roots, sizes, strict=True))
     ]
-    route = Route(algorithm, layouts(engine.size)[layout], SEGMENT, 11)
+    route = Route(algorithm, layouts(engine.size)[layout], SEGMENT, 4, 11)
     assert engine.loop.run(broadcast(engine, route, parts, 10 * SEGMENT, Stop())) is None
     for n, (root, size) in enumerate(zip(roots, sizes, strict=True)):
         if root != engine.rank:
@@ -58,7 +58,7 @@ def test_a_sender_that_fails_ends_it_for_all_and_the_next_one_is_undisturbed(
         sink, source = BytesSink(), BytesSource(data_of(size), fails)
         part = BroadcastPart(root, size, *((source, None) if engine.rank == root else (None, sink)))
         # The same tag again: nothing of the one before may be left.
-        route = Route(algorithm, [[rank] for rank in range(engine.size)], SEGMENT, 12)
+        route = Route(algorithm, [[rank] for rank in range(engine.size)], SEGMENT, 4, 12)
         problem = engine.loop.run(broadcast(engine, route, [part], 10 * SEGMENT, Stop()))
         if fails is None:
             assert problem is None

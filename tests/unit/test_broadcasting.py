@@ -69,7 +69,7 @@ def broadcasts(draw: Any, algorithms: tuple[str, ...] = (*SCHEDULED, "mpi")) -> 
         parts.append(Part(draw(st.sampled_from(ranks)), size, fails))
     pairs = st.tuples(st.sampled_from(ranks), st.integers(0, len(parts) - 1))
     return Broadcast(
-        Route(draw(st.sampled_from(algorithms)), hosts, draw(st.integers(1, 12)), 3),
+        Route(draw(st.sampled_from(algorithms)), hosts, draw(st.integers(1, 12)), draw(st.integers(1, 5)), 3),
         parts,
         draw(st.integers(1, 300)),
         draw(st.dictionaries(pairs, st.integers(0, 60), max_size=2)),
@@ -156,7 +156,7 @@ def test_all_ranks_agree_about_what_came(case: Broadcast) -> None:
 def test_a_part_that_fails_ends_the_broadcast_after_the_parts_before(algorithm: str) -> None:
     hosts = [[0, 1], [2], [3], [4, 5], [6]]
     parts = [Part(0, 500, None), Part(5, 300, None), Part(2, 500, 250), Part(3, 500, None)]
-    played = Played(Broadcast(Route(algorithm, hosts, 10, 3), parts, 100, {(6, 1): 70, (4, 2): 0}, {}, 8))
+    played = Played(Broadcast(Route(algorithm, hosts, 10, 2, 3), parts, 100, {(6, 1): 70, (4, 2): 0}, {}, 8))
     played.check_nothing_is_left()
     assert played.results[2] is played.sources[2].error
     assert played.results[6] is played.sinks[6, 1].error and played.results[4] is played.sinks[4, 2].error

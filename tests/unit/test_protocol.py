@@ -51,7 +51,9 @@ def broadcasts(draw: Any) -> Message:
             hosts.append([])
     algorithm = draw(st.sampled_from(["mpi", "chain", "binomial", "circulant"]))
     size = draw(st.integers(1, 2**31 - 1))
-    route = protocol.Route(algorithm, [host for host in hosts if host], size, draw(int64))
+    route = protocol.Route(
+        algorithm, [host for host in hosts if host], size, draw(st.integers(1, 2**16)), draw(int64)
+    )
     rounds = draw(st.lists(st.builds(Round, st.sampled_from(group), layouts), max_size=3))
     return protocol.Broadcast(draw(int64), draw(int64), route, rounds, draw(st.booleans()))
 
@@ -226,7 +228,7 @@ LAYOUT = Layout([], [])
 def broadcast_by(
     algorithm: str = "chain", hosts: list[list[int]] | None = None, size: int = 1, root: int = 1
 ) -> Message:
-    route = protocol.Route(algorithm, [[1], [2]] if hosts is None else hosts, size, 1)
+    route = protocol.Route(algorithm, [[1], [2]] if hosts is None else hosts, size, 1, 1)
     return protocol.Broadcast(1, 2, route, [Round(root, LAYOUT)], True)
 
 

@@ -62,6 +62,7 @@ class Broadcast:
     idle: int | None
     stop_after: int | None
     seed: int
+    in_flight: int = 4
 
 
 @st.composite
@@ -96,6 +97,7 @@ def broadcasts(draw: Any, fails: bool = True) -> Broadcast:
         draw(st.none() | st.sampled_from(others)) if others else None,
         draw(st.none() | st.none() | st.integers(0, 40)) if fails else None,
         draw(st.integers(0, 2**16)),
+        draw(st.integers(1, 6)),
     )
 
 
@@ -119,7 +121,7 @@ class Played:
             if rank != case.idle
         }
         fanout = Fanout(case.algorithm, case.hosts)
-        least = buffers_needed(fanout, case.segment)
+        least = buffers_needed(fanout, case.segment, case.in_flight)
         self.pools = [WatchedBuffers(case.segment, least + case.more_buffers) for _ in ranks]
         lengths = segment_lengths(case.size, case.segment)
         self.relays = {
@@ -127,6 +129,7 @@ class Played:
                 self.network.engine(rank),
                 fanout,
                 lengths,
+                case.in_flight,
                 TAG,
                 pool,
                 self.source if rank == self.root else None,
@@ -214,8 +217,9 @@ def test_a_rank_that_can_keep_nothing_serves_the_others(algorithm: str) -> None:
             network.engine(rank),
             fanout,
             segment_lengths(500, 7),
+            3,
             TAG,
-            WatchedBuffers(7, buffers_needed(fanout, 7)),
+            WatchedBuffers(7, buffers_needed(fanout, 7, 3)),
             None if rank else BytesSource(data),
             sinks[rank],
             Stop(),
@@ -236,7 +240,7 @@ def test_a_segment_of_the_wrong_length_is_told_by_whom() -> None:
             await network.engine(0).issend(memoryview(text), 1, TAG)
 
     relays = [
-        Relay(network.engine(rank), fanout, [4, 4, 4], TAG, WatchedBuffers(4, 80), None, sink, Stop())
+        Relay(network.engine(rank), fanout, [4, 4, 4], 2, TAG, WatchedBuffers(4, 80), None, sink, Stop())
         for rank, sink in ((1, BytesSink()), (2, sink))
     ]
     _, one, two = network.run(send(), *(relay.run() for relay in relays))
@@ -257,7 +261,7 @@ def test_a_stop_is_a_reason_of_the_root_alone() -> None:
     tasks = network.run(
         *(
             Relay(
-                network.engine(r), fanout, [10] * 10, TAG, WatchedBuffers(10, 80), sources[r], None, stop
+                network.engine(r), fanout, [10] * 10, 2, TAG, WatchedBuffers(10, 80), sources[r], None, stop
             ).run()
             for r in range(4)
         )
