@@ -61,22 +61,30 @@ def predict(algorithm: str, hosts: int, size: int, segment_size: int, network: N
     return depth * (network.latency + wire) + rest * max(network.overhead, wire)
 
 
+def _bytes_in_flight(algorithm: str, network: Network) -> float:
+    seconds, least = IN_FLIGHT[algorithm]
+    return max(least, seconds / network.byte_time)
+
+
 def in_flight(algorithm: str, segment_size: int, network: Network) -> int:
     """Return how many segments a rank should have under way to its receivers."""
-    seconds, least = IN_FLIGHT[algorithm]
-    return max(FEWEST, min(MOST, int(max(least, seconds / network.byte_time) / segment_size)))
+    return max(FEWEST, min(MOST, int(_bytes_in_flight(algorithm, network) / segment_size)))
+
+
+def longest_segment(algorithm: str, network: Network) -> int:
+    """Return the longest segment of which the fewest in flight are not too many bytes."""
+    longest = LONGEST_SEGMENT
+    while longest * FEWEST > _bytes_in_flight(algorithm, network):
+        longest //= 2
+    return longest
 
 
 def segment_for(algorithm: str, hosts: int, size: int, most: int, network: Network) -> Choice:
-    """Choose the segment size for an algorithm: LONGEST_SEGMENT, its half, its quarter and so on.
+    """Choose the segment size for an algorithm: its longest one, its half, its quarter and so on.
 
     most: bytes that it must not exceed, above 0.
     """
-    seconds, least = IN_FLIGHT[algorithm]
-    longest = LONGEST_SEGMENT
-    while longest > max(least, seconds / network.byte_time) / FEWEST:
-        longest //= 2
-    sizes = [min(most, longest)]
+    sizes = [min(most, longest_segment(algorithm, network))]
     while sizes[-1] // 2 >= LEAST_SEGMENT:
         sizes.append(sizes[-1] // 2)
     times = [predict(algorithm, hosts, size, segment, network) for segment in sizes]
