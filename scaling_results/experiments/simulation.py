@@ -363,8 +363,11 @@ SIMULATION = Experiment(
         "`shares.hpp` computes the same fair shares to within a hundredth, and a table holds it against "
         "SimGrid. Where not all segments were simulated, two beginnings were, and the time of all is "
         "continued from them in a straight line. The model is held against dft itself on emulated nodes, "
-        "with the wire's measured rate and the same latency and processor time. The goal for 1 GiB at 1 "
-        "Gbit/s is 1.05 at 64 hosts and 1.15 at 512 and 4096, with the algorithm that auto picks."
+        "with the wire's measured rate and the same latency and processor time: what it leaves out, such as "
+        "what TCP does beyond sharing a link evenly, the queues of the network and the cores that emulated "
+        "nodes share, is in its error. The goal for 1 GiB at 1 Gbit/s is 1.05 at 64 hosts and 1.15 at 512 "
+        "and 4096, with the algorithm that auto picks. To take it, g++ and SimGrid for C++ are needed "
+        "(Debian: libsimgrid-dev)."
     ),
     columns=[
         ("source", "S16"),

@@ -232,8 +232,8 @@ static void receive(Rank& rank)
     --rank.free_buffers;
     rank.posted.push_back(segment);
     auto& early = rank.unexpected;
-    const auto found =
-        std::find_if(early.begin(), early.end(), [=](std::int32_t n) { return messages[n].segment == segment; });
+    const auto found = std::find_if(early.begin(), early.end(),
+                                    [=](std::int32_t n) { return messages[n].segment == segment; });
     if (found != early.end()) {
       plan(handled(rank), Kind::taken, *found);
       early.erase(found);

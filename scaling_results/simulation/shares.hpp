@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <utility>
 #include <vector>
 
 class Shares {
@@ -19,7 +20,8 @@ public:
   // Told of a flow when it has to be looked at again: its number, and the version that it must still have.
   using Planner = std::function<void(double time, std::int32_t flow, std::uint32_t version)>;
 
-  Shares(std::size_t hosts, double rate, Planner plan) : rate_(rate), plan_(std::move(plan)), links_(2 * hosts)
+  Shares(std::size_t hosts, double rate, Planner plan)
+      : rate_(rate), plan_(std::move(plan)), links_(2 * hosts)
   {
     for (Link& link : links_)
       link.level = rate;
