@@ -49,12 +49,13 @@ MOST_MESSAGES = 20_000_000
 MOST_MESSAGES_OF_OTHERS = 1_000_000
 #: Segments times hosts squared that SimGrid simulates where flows connect all links: some 15 s.
 MOST_WORK = 25_000_000
+#: Where the wires are compared: hosts and segments, of which SimGrid takes some 20 s.
+COMPARED = {64: 4500, 128: 400, 256: 60}
 
-#: What is emulated: nodes, rate and bytes.
-EMULATED = ((8, "200mbit", 64 * MIB), (32, "50mbit", 32 * MIB))
-#: Bytes that the wire is timed with, and repetitions at the most.
+#: What is emulated: nodes, rate, bytes and repetitions at the most.
+EMULATED = ((8, "200mbit", 64 * MIB, 3), (32, "50mbit", 32 * MIB, 2))
+#: Bytes that the wire is timed with.
 WIRE_SIZE = 32 * MIB
-MOST_REPETITIONS = 3
 
 #: Seconds of this machine for one simulation.
 LIMIT = 600.0
@@ -132,19 +133,19 @@ class _Run:
             for part in _parts(whole, most):
                 self.simulate(part, size, network, wires, chosen)
 
-    def compare_wires(self, hosts: int, size: int, gbits: float) -> None:
+    def compare_wires(self, hosts: int, segments: int) -> None:
         """Simulate the same beginning of a broadcast by SimGrid and by what stands in for it."""
-        network = _network(gbits)
-        choice = segment_for(CIRCULANT, hosts, size, MOST, network)
-        segments = min(-(-size // choice.segment_size), self._bench.sized(MOST_WORK) // hosts**2 + 1)
-        part = Broadcast(CIRCULANT, hosts, choice.segment_size, min(size, segments * choice.segment_size))
+        network = _network(1)
+        choice = segment_for(CIRCULANT, hosts, GIB, MOST, network)
+        size = min(GIB, self._bench.sized(segments) * choice.segment_size)
+        part = Broadcast(CIRCULANT, hosts, choice.segment_size, size)
         for wires in (SIMGRID, SHARES):
             # Size 0: not a part of what is shown as a broadcast.
             self.simulate(part, 0, network, wires, False)
 
-    def emulate(self, count: int, rate: str, size: int) -> None:
+    def emulate(self, count: int, rate: str, size: int, most: int) -> None:
         """Measure broadcasts on emulated nodes and simulate the same."""
-        repetitions = min(MOST_REPETITIONS, self._bench.repetitions)
+        repetitions = min(most, self._bench.repetitions)
         with EmulatedNodes(count, rate) as nodes:
             wire = self._bench.sized(WIRE_SIZE)
             byte_time = float(np.median([wire_seconds(nodes, wire) for _ in range(3)])) / wire
@@ -193,13 +194,13 @@ def _take(bench: Bench, samples: Samples) -> None:
     except MeasurementError as problem:
         samples.leave_out("the simulation", str(problem))
         return
-    for count, rate, size in EMULATED:
+    for count, rate, size, most in EMULATED:
         try:
-            experiment.emulate(count, rate, bench.sized(size))
+            experiment.emulate(count, rate, bench.sized(size), most)
         except MeasurementError as problem:
             samples.give_up(f"{count} nodes", problem)
-    for hosts in HOSTS[:4]:
-        experiment.compare_wires(hosts, GIB, 1)
+    for hosts, segments in COMPARED.items():
+        experiment.compare_wires(hosts, segments)
     for hosts in HOSTS:
         for size in SIZES:
             for gbits in GBITS:
