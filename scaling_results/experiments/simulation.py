@@ -356,7 +356,7 @@ SIMULATION = Experiment(
     about=(
         "A *bcast* to hosts on one switch with full bisection, simulated: `dft.fanout`'s schedules with the "
         "segments that `dft.tuning` takes, carried out as `dft.relay` does: no rounds in step, receives "
-        "posted ahead and synchronous sends in flight as many as there, bounded buffers, a latency for "
+        "posted ahead and synchronous sends in flight, as many as there; bounded buffers, a latency for "
         "each message and for its acknowledgement (naps included), and a processor that is busy with one "
         "message after the other. m/B is the size by the rate of a network card; the rate is what the wire "
         "carries of a file. The flows are SimGrid's (CM02, no cross traffic). For the circulant graph, "
