@@ -6,6 +6,7 @@ from scaling_results.experiments.latency import LATENCY
 from scaling_results.experiments.local import CPU, LOCAL
 from scaling_results.experiments.nodes import NODES
 from scaling_results.experiments.peers import PEERS
+from scaling_results.experiments.simulation import SIMULATION
 from scaling_results.experiments.small_files import MANY_FILES, SMALL_FILES
 from scaling_results.experiments.start_up import START_UP
 from scaling_results.experiments.transfers import GATHER, TRANSFERS
@@ -16,6 +17,7 @@ EXPERIMENTS = (
     GATHER,
     NODES,
     UNEVEN,
+    SIMULATION,
     ALGORITHMS,
     SIZES_OF_ALL,
     PEERS,
