@@ -21,8 +21,8 @@ from dft.streams import Buffers, Sink, Source, Stop, Writer, read_all
 if TYPE_CHECKING:
     from dft.mpi_engine import Engine, PendingReceive
 
-#: Receives that are posted ahead of what comes.
-AHEAD = 4
+#: Receives that are posted ahead of what comes, at the least: as many as segments are in flight.
+LEAST_AHEAD = 4
 #: Bytes that are read or written by one job: handing a job to a thread costs as much as moving 100 KiB.
 JOB_SIZE = 256 << 10
 #: Segments of one job at the most: each has a buffer of at least a page, and a process may map 65530.
@@ -36,7 +36,12 @@ def buffers_needed(fanout: Fanout, segment_size: int, in_flight: int) -> int:
 
     Those that the schedule needs, and those for what is coming in, going out and gathering for a write.
     """
-    return fanout.most_held + AHEAD + in_flight + _per_job(segment_size)
+    return fanout.most_held + ahead(in_flight) + in_flight + _per_job(segment_size)
+
+
+def ahead(in_flight: int) -> int:
+    """Return how many receives are posted ahead of what comes: what others may have under way to a rank."""
+    return max(LEAST_AHEAD, in_flight)
 
 
 def _per_job(segment_size: int) -> int:
@@ -72,7 +77,7 @@ class Relay:
         self._per_job = _per_job(buffers.segment_size)
         self._source = source
         self._stop = stop
-        self._in_flight = in_flight
+        self._in_flight, self._ahead = in_flight, ahead(in_flight)
         self._writer = Writer(engine.loop, sink, lambda error: None)
         self._keeps = sink is not None
         self._receives = fanout.receives(self._rank, len(lengths))
@@ -135,7 +140,7 @@ class Relay:
 
     async def _receive(self) -> None:
         for step in self._receives:
-            while len(self._posted) >= AHEAD:
+            while len(self._posted) >= self._ahead:
                 await self._next_arrival()
             buffer = await self._buffers.wait()
             if step.segment > self._end:

@@ -1,7 +1,7 @@
 """Which algorithm a broadcast takes, and how long its segments are: predictions from a model of the network.
 
 The model is LogGP's with one gap: a message of s bytes arrives after latency + s byte_time, and another one
-can follow it after max(overhead, s byte_time).
+can follow it after max(2 overhead, s byte_time): a rank that passes it on handles it twice.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ LONGEST_SEGMENT = 240 << 10
 #: What may be under way from a rank to its receivers: the bytes of so many seconds, but no fewer than so many
 #: bytes.  That hides the naps at both ends.  On the circulant graph a rank receives from many: more would
 #: meet in front of its wire and be lost there.
-IN_FLIGHT = {CHAIN: (20e-3, 360 << 10), BINOMIAL: (10e-3, 240 << 10), CIRCULANT: (5e-3, 120 << 10)}
+IN_FLIGHT = {CHAIN: (20e-3, 360 << 10), BINOMIAL: (10e-3, 240 << 10), CIRCULANT: (20e-3, 120 << 10)}
+#: Bytes: a segment that is long enough for what its messages cost.
+SOME_LENGTH = 60 << 10
 #: Segments in flight, at the least and at the most.
-FEWEST, MOST = 2, 24
+FEWEST, MOST = 2, 48
 #: How much slower than the best prediction a longer segment may be: it costs less processor time.
 TOLERANCE = 1.02
 
@@ -34,7 +36,12 @@ class Network(msgspec.Struct, frozen=True):
 
     latency: float
     byte_time: float
-    overhead: float = 200e-6
+    overhead: float = 100e-6
+
+
+#: What is assumed of a network before it has been measured: half of the longest nap, and a slow wire, so that
+#: little is under way.
+ASSUMED = Network(latency=0.5e-3, byte_time=1 / 25e6)
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -48,8 +55,9 @@ class Choice(msgspec.Struct, frozen=True):
 def predict(algorithm: str, hosts: int, size: int, segment_size: int, network: Network) -> float:
     """Predict the seconds of a broadcast; hosts: the root's included.
 
-    T = depth (latency + s byte_time) + (rounds - depth) max(overhead, s byte_time), where depth is the
-    rounds of a single segment: LogGP's time for a pipeline (Alexandrov et al., 1995).
+    T = depth (latency + s byte_time) + (rounds - depth) max(2 overhead, s byte_time), where depth is the
+    rounds of a single segment: LogGP's time for a pipeline (Alexandrov et al., 1995), in which a rank
+    has two messages for each segment, one in and one out.
     """
     if not size or hosts < 2:
         return 0.0
@@ -58,7 +66,7 @@ def predict(algorithm: str, hosts: int, size: int, segment_size: int, network: N
     depth = rounds_of(algorithm, hosts, 1)
     rest = rounds_of(algorithm, hosts, segments) - depth
     wire = segment * network.byte_time
-    return depth * (network.latency + wire) + rest * max(network.overhead, wire)
+    return depth * (network.latency + wire) + rest * max(2 * network.overhead, wire)
 
 
 def _bytes_in_flight(algorithm: str, network: Network) -> float:
@@ -71,10 +79,15 @@ def in_flight(algorithm: str, segment_size: int, network: Network) -> int:
     return max(FEWEST, min(MOST, int(_bytes_in_flight(algorithm, network) / segment_size)))
 
 
-def longest_segment(algorithm: str, network: Network) -> int:
-    """Return the longest segment of which the fewest in flight are not too many bytes."""
-    longest = LONGEST_SEGMENT
-    while longest * FEWEST > _bytes_in_flight(algorithm, network):
+def longest_segment(algorithm: str, hosts: int, network: Network) -> int:
+    """Return the longest segment of which the fewest in flight are not too many bytes.
+
+    On the circulant graph ranks get out of step, and meet at receivers: two rounds of messages to all the
+    neighbours in flight make up for that, where the wire is fast enough for segments of some length.
+    """
+    longest, most = LONGEST_SEGMENT, _bytes_in_flight(algorithm, network)
+    neighbours = (hosts - 1).bit_length() if algorithm == CIRCULANT else 1
+    while longest * FEWEST > most or (longest > SOME_LENGTH and 2 * neighbours * longest > most):
         longest //= 2
     return longest
 
@@ -84,7 +97,7 @@ def segment_for(algorithm: str, hosts: int, size: int, most: int, network: Netwo
 
     most: bytes that it must not exceed, above 0.
     """
-    sizes = [min(most, longest_segment(algorithm, network))]
+    sizes = [min(most, longest_segment(algorithm, hosts, network))]
     while sizes[-1] // 2 >= LEAST_SEGMENT:
         sizes.append(sizes[-1] // 2)
     times = [predict(algorithm, hosts, size, segment, network) for segment in sizes]

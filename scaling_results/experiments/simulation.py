@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dft.fanout import BINOMIAL, CHAIN, CIRCULANT
-from dft.relay import AHEAD, IN_FLIGHT
-from dft.tuning import Choice, Network, choose, segment_for
+from dft.tuning import ASSUMED, Choice, Network, choose, segment_for
 from scaling_results.experiment import Bench, Experiment, Samples
 from scaling_results.node_files import (
     DIRECTORY,
@@ -38,8 +37,8 @@ SIZES = (GIB, 64 * MIB)
 GOALS = {64: 1.05, 512: 1.15, 4096: 1.15}
 
 #: Seconds of a message and of a processor's work on it: those that dft assumes before it has measured.
-LATENCY = 1e-3
-OVERHEAD = Network(LATENCY, 1.0).overhead
+LATENCY = ASSUMED.latency
+OVERHEAD = ASSUMED.overhead
 
 #: dft's default segment size, which a broadcast's does not exceed.
 MOST = MIB
@@ -186,8 +185,6 @@ def _take(bench: Bench, samples: Samples) -> None:
     samples.attributes |= {
         "latency": LATENCY,
         "overhead": OVERHEAD,
-        "receives ahead": AHEAD,
-        "sends in flight": IN_FLIGHT,
     }
     try:
         experiment = _Run(bench, samples)

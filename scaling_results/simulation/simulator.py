@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dft.broadcasting import MOST_BUFFERS
 from dft.fanout import CIRCULANT, Fanout, receives, sends
-from dft.relay import AHEAD, IN_FLIGHT, JOB_SIZE, buffers_needed
-from dft.tuning import Network
+from dft.relay import JOB_SIZE, ahead, buffers_needed
+from dft.tuning import Network, in_flight
 from scaling_results.processes import MeasurementError, run
 from scaling_results.views import MIB
 
@@ -89,7 +89,8 @@ class Simulator:
             _write_schedule(self._schedule, *key)
             self._scheduled = key
         fanout = Fanout(broadcast.algorithm, [[rank] for rank in range(broadcast.hosts)])
-        needed = buffers_needed(fanout, broadcast.segment_size)
+        flying = in_flight(broadcast.algorithm, broadcast.segment_size, network)
+        needed = buffers_needed(fanout, broadcast.segment_size, flying)
         numbers = (
             broadcast.size,
             broadcast.segment_size,
@@ -98,8 +99,8 @@ class Simulator:
             network.overhead,
             max(needed, min(MOST_BUFFERS, MEMORY // broadcast.segment_size)),
             max(1, JOB_SIZE // broadcast.segment_size),
-            AHEAD,
-            IN_FLIGHT,
+            ahead(flying),
+            flying,
         )
         command = [str(self._program), str(self._schedule), *map(str, numbers), wires, *_SIMGRID]
         reply = json.loads(run(command, limit).output)

@@ -90,16 +90,16 @@ def test_a_segment_is_no_longer_than_it_may_be_and_no_shorter_than_is_worth_it(
     assert choice.seconds == predict(algorithm, p, size, choice.segment_size, network)
 
 
-def candidates(algorithm: str, most: int, network: Network) -> list[int]:
+def candidates(algorithm: str, hosts: int, most: int, network: Network) -> list[int]:
     """The segment sizes among which there is a choice."""
-    longest = min(most, longest_segment(algorithm, network))
+    longest = min(most, longest_segment(algorithm, hosts, network))
     return [longest, *(longest >> k for k in range(1, 20) if longest >> k >= LEAST_SEGMENT)]
 
 
-@given(algorithms, networks)
-def test_a_few_of_the_longest_segments_can_be_under_way(algorithm: str, network: Network) -> None:
+@given(algorithms, hosts, networks)
+def test_a_few_of_the_longest_segments_can_be_under_way(algorithm: str, p: int, network: Network) -> None:
     seconds, least = IN_FLIGHT[algorithm]
-    longest = longest_segment(algorithm, network)
+    longest = longest_segment(algorithm, p, network)
     assert LEAST_SEGMENT <= longest <= LONGEST_SEGMENT
     assert FEWEST * longest <= max(least, seconds / network.byte_time)
     assert FEWEST <= in_flight(algorithm, longest, network) <= MOST
@@ -110,10 +110,12 @@ def test_nothing_is_chosen_that_is_predicted_to_be_slower_than_another(
     p: int, size: int, most: int, network: Network
 ) -> None:
     choice = choose(p, size, most, network)
-    assert choice.segment_size in candidates(choice.algorithm, most, network)
+    assert choice.segment_size in candidates(choice.algorithm, p, most, network)
     assert choice.seconds == predict(choice.algorithm, p, size, choice.segment_size, network)
     best = min(
-        predict(a, p, size, segment, network) for a in SCHEDULED for segment in candidates(a, most, network)
+        predict(a, p, size, segment, network)
+        for a in SCHEDULED
+        for segment in candidates(a, p, most, network)
     )
     assert choice.seconds <= best * TOLERANCE * TOLERANCE * 1.000001
 
@@ -123,7 +125,7 @@ def test_of_what_is_as_fast_the_longest_segment_is_taken(
     p: int, size: int, most: int, network: Network
 ) -> None:
     choice = segment_for(CIRCULANT, p, size, most, network)
-    longer = [segment for segment in candidates(CIRCULANT, most, network) if segment > choice.segment_size]
+    longer = [segment for segment in candidates(CIRCULANT, p, most, network) if segment > choice.segment_size]
     assert all(predict(CIRCULANT, p, size, segment, network) > choice.seconds for segment in longer)
 
 
