@@ -20,7 +20,7 @@ AUTO = "auto"
 ALGORITHMS_CHOSEN = ("mpi", "chain", "binomial", "circulant")
 ALL = (*ALGORITHMS_CHOSEN, AUTO)
 #: Seconds that one algorithm may take in all to send files of one size, unless it takes them for the first.
-LONGEST = 30.0
+LONGEST = 15.0
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ MEASURED = "measured"
 HOSTS = (64, 128, 256, 512, 1024, 4096)
 #: Gbit/s and bytes, and of those what the goal is about: hosts and the most that auto may take of m/B.
 GBITS = (1, 10)
-SIZES = (GIB, 64 * MIB)
+SIZES = (GIB,)
 GOALS = {64: 1.05, 512: 1.15, 4096: 1.15}
 
 #: Seconds of a message and of a processor's work on it: those that dft assumes before it has measured.
@@ -49,7 +49,7 @@ MOST_MESSAGES_OF_OTHERS = 1_000_000
 #: Segments times hosts squared that SimGrid simulates where flows connect all links: some 15 s.
 MOST_WORK = 25_000_000
 #: Where the wires are compared: hosts and segments, of which SimGrid takes some 20 s.
-COMPARED = {64: 4500, 128: 400, 256: 60}
+COMPARED = {64: 4500, 128: 400}
 
 #: What is emulated: nodes, rate, bytes and repetitions at the most.
 EMULATED = ((8, "200mbit", 64 * MIB, 3), (32, "50mbit", 32 * MIB, 2))

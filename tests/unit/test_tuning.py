@@ -76,7 +76,7 @@ def test_a_prediction_by_hand() -> None:
         one = predict(algorithm, 8, 1000, 1 << 20, network)
         assert one == pytest.approx(2e-3 * (7 if algorithm == CHAIN else 3))
     busy = replace(network, overhead=5e-3)
-    assert predict(CIRCULANT, 8, 10_000, 1000, busy) == pytest.approx(3 * 2e-3 + 9 * 5e-3)
+    assert predict(CIRCULANT, 8, 10_000, 1000, busy) == pytest.approx(3 * 2e-3 + 9 * 2 * 5e-3)
 
 
 @given(algorithms, hosts, sizes, segments, networks)
@@ -113,9 +113,9 @@ def test_nothing_is_chosen_that_is_predicted_to_be_slower_than_another(
     assert choice.segment_size in candidates(choice.algorithm, p, most, network)
     assert choice.seconds == predict(choice.algorithm, p, size, choice.segment_size, network)
     best = min(
-        predict(a, p, size, segment, network)
-        for a in SCHEDULED
-        for segment in candidates(a, p, most, network)
+        predict(name, p, size, segment, network)
+        for name in SCHEDULED
+        for segment in candidates(name, p, most, network)
     )
     assert choice.seconds <= best * TOLERANCE * TOLERANCE * 1.000001
 
