@@ -52,7 +52,7 @@ MOST_WORK = 25_000_000
 COMPARED = {64: 4500, 128: 400}
 
 #: What is emulated: nodes, rate, bytes and repetitions at the most.
-EMULATED = ((8, "200mbit", 64 * MIB, 3), (32, "50mbit", 32 * MIB, 2))
+EMULATED = ((8, "200mbit", 64 * MIB, 2), (32, "50mbit", 32 * MIB, 1))
 #: Bytes that the wire is timed with.
 WIRE_SIZE = 32 * MIB
 
