@@ -98,8 +98,7 @@ async def broadcast_new(
         raise
     entries = upload.entries
     await _commit(upload, first, failures, new=True)
-    for group_of_nodes in later:
-        await _follow(cluster, entries, group_of_nodes, algorithm, outcome)
+    await _follow(cluster, entries, later, algorithm, outcome)
     return outcome
 
 
@@ -117,30 +116,31 @@ async def broadcast_published(
         return outcome
     size = sum(part.layout.stream_size for part in rounds)
     first, *later = await _tiers(cluster, lacking, rounds[0].root, size)
-    await _spread(cluster, entries, first, algorithm, outcome)
-    for group in later:
-        await _follow(cluster, entries, group, algorithm, outcome)
+    if later:
+        rounds, lacking = _plan_rounds(cluster, entries, first)
+    await _spread(cluster, rounds, lacking, algorithm, outcome)
+    await _follow(cluster, entries, later, algorithm, outcome)
     return outcome
 
 
 async def _follow(
-    cluster: Cluster, entries: list[FileEntry], nodes: list[Node], algorithm: str, outcome: Outcome
+    cluster: Cluster, entries: list[FileEntry], groups: list[list[Node]], algorithm: str, outcome: Outcome
 ) -> None:
-    """Serve further nodes from those that have been served; a failure is theirs alone."""
-    try:
-        await _spread(cluster, entries, nodes, algorithm, outcome)
-    except (Cancelled, Terminated):
-        raise
-    except DftError as problem:
-        for node in nodes:
-            outcome.failures.setdefault(node.rank, problem)
+    """Serve further groups of nodes from those that have been served; a failure is theirs alone."""
+    for nodes in groups:
+        try:
+            await _spread(cluster, *_plan_rounds(cluster, entries, nodes), algorithm, outcome)
+        except (Cancelled, Terminated):
+            raise
+        except DftError as problem:
+            for node in nodes:
+                outcome.failures.setdefault(node.rank, problem)
 
 
 async def _spread(
-    cluster: Cluster, entries: list[FileEntry], nodes: list[Node], algorithm: str, outcome: Outcome
+    cluster: Cluster, rounds: list[protocol.Round], lacking: list[Node], algorithm: str, outcome: Outcome
 ) -> None:
-    """Give nodes a complete copy from those that hold the chunks; raise when none could keep it."""
-    rounds, lacking = _plan_rounds(cluster, entries, nodes)
+    """Give nodes what they lack from those that hold the chunks; raise when none could keep it."""
     upload = Upload.begin(cluster)
     roots = {part.root for part in rounds}
     group = sorted(roots | {node.rank for node in lacking})

@@ -70,7 +70,6 @@ class Relay:
         another rank; None to pass them on without keeping any.
         """
         self._engine = engine
-        self._rank = engine.rank
         self._lengths = lengths
         self._tag = tag
         self._buffers = buffers
@@ -80,8 +79,8 @@ class Relay:
         self._in_flight, self._ahead = in_flight, ahead(in_flight)
         self._writer = Writer(engine.loop, sink, lambda error: None)
         self._keeps = sink is not None
-        self._receives = fanout.receives(self._rank, len(lengths))
-        self._sends = list(fanout.sends(self._rank, len(lengths)))
+        self._receives = fanout.receives(engine.rank, len(lengths))
+        self._sends = list(fanout.sends(engine.rank, len(lengths)))
         #: What is still to be done with each segment: a write, and a send for each receiver.
         self._uses = [int(self._keeps)] * len(lengths)
         for step in self._sends:
@@ -105,12 +104,11 @@ class Relay:
         if self._keeps:
             tasks.append(loop.spawn(self._write()))
         await gather(tasks)
-        complete = self._end == len(self._lengths)
         if self._source is not None:
             await loop.in_thread(self._source.close)
-        await self._writer.finish(complete)
+        await self._writer.finish(self.complete)
         error = self._own_error or self._writer.error
-        if error is None and not complete:
+        if error is None and not self.complete:
             return ProtocolError("the broadcast was broken off by its sender")
         return error
 
@@ -119,10 +117,13 @@ class Relay:
         """Whether every segment came."""
         return self._end == len(self._lengths)
 
+    def _jobs(self) -> list[range]:
+        """Return the numbers of the segments that are read or written together, job by job."""
+        count, step = len(self._lengths), self._per_job
+        return [range(first, min(count, first + step)) for first in range(0, count, step)]
+
     async def _read(self, source: Source) -> None:
-        count = len(self._lengths)
-        for first in range(0, count, self._per_job):
-            numbers = range(first, min(count, first + self._per_job))
+        for numbers in self._jobs():
             buffers = [await self._buffers.wait() for _ in numbers]
             filled = [buffer[: self._lengths[n]] for n, buffer in zip(numbers, buffers, strict=True)]
             try:
@@ -133,7 +134,7 @@ class Relay:
                 self._own_error = told(problem)
                 for buffer in buffers:
                     self._buffers.give_back(buffer)
-                self._break_off(first)
+                self._break_off(numbers[0])
                 return
             for number, buffer in zip(numbers, buffers, strict=True):
                 self._hold(number, buffer)
@@ -224,9 +225,7 @@ class Relay:
             await sent
 
     async def _write(self) -> None:
-        count = len(self._lengths)
-        for first in range(0, count, self._per_job):
-            numbers = range(first, min(count, first + self._per_job))
+        for numbers in self._jobs():
             for number in numbers:
                 if not await self._present(number):
                     return

@@ -172,28 +172,26 @@ async def _fetch_once(
         stop.request(problem)
         cluster.call_all(cluster.nodes, protocol.Abort, transfer)
 
+    async def stream(rank: int, layout: Layout, writer: ChunkWriter) -> _Ends:
+        async with turns:
+            if stop.reason is not None:
+                return stop.reason, stop.reason
+            tag, size = cluster.next_tag(), layout.stream_size
+            send = cluster.loop.spawn(cluster.call(rank, protocol.Send, transfer, 0, tag, layout))
+            receive = cluster.loop.spawn(
+                receive_stream(
+                    cluster.engine, writer, size, rank, tag, cluster.receiving, window, stop_senders
+                )
+            )
+            ends: list[Task[Any]] = [send, receive]
+            await settled(ends)
+            return error_of(send), error_of(receive)
+
     try:
         for rank, chunks in plan.items():
             layout, numbers = _layout(entries, chunks)
-            writer, tag = make_writer(layout, numbers, fresh), cluster.next_tag()
-
-            async def stream(
-                rank: int = rank, tag: int = tag, layout: Layout = layout, writer: ChunkWriter = writer
-            ) -> _Ends:
-                async with turns:
-                    if stop.reason is not None:
-                        return stop.reason, stop.reason
-                    call = cluster.loop.spawn(cluster.call(rank, protocol.Send, transfer, 0, tag, layout))
-                    size, pool = layout.stream_size, cluster.receiving
-                    receive = receive_stream(
-                        cluster.engine, writer, size, rank, tag, pool, window, stop_senders
-                    )
-                    end = cluster.loop.spawn(receive)
-                    await settled([call])
-                    await settled([end])
-                    return error_of(call), error_of(end)
-
-            tasks.append(cluster.loop.spawn(stream()))
+            writer = make_writer(layout, numbers, fresh)
+            tasks.append(cluster.loop.spawn(stream(rank, layout, writer)))
             streams.append((by_rank[rank], layout, numbers, writer))
         await cluster.finish(transfer, stop, tasks)
     finally:

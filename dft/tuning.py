@@ -13,7 +13,7 @@ from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, rounds_of
 #: Bytes: the shortest segment worth a message of its own, unless the user's are shorter.
 LEAST_SEGMENT = 12 << 10
 #: Bytes: the longest segment.  With its header it stays below the size up to which Open MPI is told to send
-#: a message over TCP in one go (``mpi_engine``).
+#: a message over TCP in one go (``mpi_settings``).
 LONGEST_SEGMENT = 240 << 10
 #: What may be under way from a rank to its receivers: the bytes of so many seconds, but no fewer than so many
 #: bytes.  That hides the naps at both ends.  On the circulant graph a rank receives from many: more would
