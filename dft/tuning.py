@@ -6,6 +6,8 @@ can follow it after max(2 overhead, s byte_time): a rank that passes it on handl
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, rounds_of
@@ -23,6 +25,9 @@ IN_FLIGHT = {CHAIN: (20e-3, 360 << 10), BINOMIAL: (10e-3, 240 << 10), CIRCULANT:
 SOME_LENGTH = 60 << 10
 #: Segments in flight, at the least and at the most.
 FEWEST, MOST = 2, 48
+#: On the circulant graph ranks get out of step, and meet at receivers: from so many hosts on, each doubling
+#: adds such a part to the rounds of a long broadcast (simulated: 1.05, 1.15, 1.30 at 128, 256, 512 hosts).
+IN_STEP, OUT_OF_STEP = 64, 0.1
 #: How much slower than the best prediction a longer segment may be: it costs less processor time.
 TOLERANCE = 1.02
 
@@ -57,7 +62,8 @@ def predict(algorithm: str, hosts: int, size: int, segment_size: int, network: N
 
     T = depth (latency + s byte_time) + (rounds - depth) max(2 overhead, s byte_time), where depth is the
     rounds of a single segment: LogGP's time for a pipeline (Alexandrov et al., 1995), in which a rank
-    has two messages for each segment, one in and one out.
+    has two messages for each segment, one in and one out.  ``OUT_OF_STEP`` lengthens the rest of a
+    circulant broadcast.
     """
     if not size or hosts < 2:
         return 0.0
@@ -66,7 +72,10 @@ def predict(algorithm: str, hosts: int, size: int, segment_size: int, network: N
     depth = rounds_of(algorithm, hosts, 1)
     rest = rounds_of(algorithm, hosts, segments) - depth
     wire = segment * network.byte_time
-    return depth * (network.latency + wire) + rest * max(2 * network.overhead, wire)
+    step = max(2 * network.overhead, wire)
+    if algorithm == CIRCULANT and hosts > IN_STEP:
+        step *= 1 + OUT_OF_STEP * math.log2(hosts / IN_STEP)
+    return depth * (network.latency + wire) + rest * step
 
 
 def _bytes_in_flight(algorithm: str, network: Network) -> float:

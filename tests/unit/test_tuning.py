@@ -11,6 +11,7 @@ from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, SCHEDULED
 from dft.tuning import (
     FEWEST,
     IN_FLIGHT,
+    IN_STEP,
     LEAST_SEGMENT,
     LONGEST_SEGMENT,
     MOST,
@@ -150,7 +151,7 @@ def test_large_files_flow_down_a_chain_and_through_a_circulant_graph_where_hosts
     assert choose(512, 64 << 20, 1 << 20, GIGABIT).algorithm == CIRCULANT
 
 
-@given(st.integers(2, 5000), st.integers(1, 1 << 34), networks)
+@given(st.integers(2, IN_STEP), st.integers(1, 1 << 34), networks)
 def test_no_algorithm_has_fewer_rounds_than_the_circulant(p: int, size: int, network: Network) -> None:
     assume(network.overhead <= network.latency)
     circulant = predict(CIRCULANT, p, size, 1 << 16, network)
