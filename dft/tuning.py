@@ -17,6 +17,8 @@ LEAST_SEGMENT = 12 << 10
 #: Bytes: the longest segment.  With its header it stays below the size up to which Open MPI is told to send
 #: a message over TCP in one go (``mpi_settings``).
 LONGEST_SEGMENT = 240 << 10
+#: Bytes: the segment among ranks of one host, where a message costs more processor time than its bytes do.
+LOCAL_SEGMENT = 1 << 20
 #: What may be under way from a rank to its receivers: the bytes of so many seconds, but no fewer than so many
 #: bytes.  That hides the naps at both ends.  On the circulant graph a rank receives from many: more would
 #: meet in front of its wire and be lost there.
@@ -106,6 +108,8 @@ def segment_for(algorithm: str, hosts: int, size: int, most: int, network: Netwo
 
     most: bytes that it must not exceed, above 0.
     """
+    if hosts < 2:
+        return Choice(algorithm, min(most, LOCAL_SEGMENT), 0.0)
     sizes = [min(most, longest_segment(algorithm, hosts, network))]
     while sizes[-1] // 2 >= LEAST_SEGMENT:
         sizes.append(sizes[-1] // 2)

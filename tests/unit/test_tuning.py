@@ -13,6 +13,7 @@ from dft.tuning import (
     IN_FLIGHT,
     IN_STEP,
     LEAST_SEGMENT,
+    LOCAL_SEGMENT,
     LONGEST_SEGMENT,
     MOST,
     TOLERANCE,
@@ -85,7 +86,7 @@ def test_a_segment_is_no_longer_than_it_may_be_and_no_shorter_than_is_worth_it(
     algorithm: str, p: int, size: int, most: int, network: Network
 ) -> None:
     choice = segment_for(algorithm, p, size, most, network)
-    assert 1 <= choice.segment_size <= min(most, LONGEST_SEGMENT)
+    assert 1 <= choice.segment_size <= min(most, LONGEST_SEGMENT if p > 1 else LOCAL_SEGMENT)
     assert choice.segment_size >= min(most, LEAST_SEGMENT)
     assert choice.algorithm == algorithm
     assert choice.seconds == predict(algorithm, p, size, choice.segment_size, network)
@@ -93,6 +94,8 @@ def test_a_segment_is_no_longer_than_it_may_be_and_no_shorter_than_is_worth_it(
 
 def candidates(algorithm: str, hosts: int, most: int, network: Network) -> list[int]:
     """The segment sizes among which there is a choice."""
+    if hosts < 2:
+        return [min(most, LOCAL_SEGMENT)]
     longest = min(most, longest_segment(algorithm, hosts, network))
     return [longest, *(longest >> k for k in range(1, 20) if longest >> k >= LEAST_SEGMENT)]
 
@@ -133,7 +136,8 @@ def test_of_what_is_as_fast_the_longest_segment_is_taken(
 @pytest.mark.parametrize(("p", "size"), [(1, 1 << 30), (1, 0), (2, 0), (512, 0)])
 def test_where_nothing_crosses_the_network_the_simplest_is_chosen(p: int, size: int) -> None:
     choice = choose(p, size, 1 << 20, GIGABIT)
-    assert (choice.algorithm, choice.segment_size, choice.seconds) == (CHAIN, LONGEST_SEGMENT, 0)
+    longest = LOCAL_SEGMENT if p < 2 else LONGEST_SEGMENT
+    assert (choice.algorithm, choice.segment_size, choice.seconds) == (CHAIN, longest, 0)
 
 
 @given(sizes, segments, networks)
