@@ -141,14 +141,15 @@ def _dismiss() -> None:
     from dft.progress import Loop
 
     engine = Engine(Loop())
-    engine.loop.run(Cluster(engine, segment_size=1, window=1).quit())
+    engine.loop.run(Cluster(engine, segment_size=1, window=1, chunk_size=1).quit())
     engine.close()
 
 
 def _session(server: MetadataServer, options: Options) -> int:
     """Run the commands that the options name, or those that come in; return the exit code."""
-    from dft.commands import script_lines, split_commands
     from dft.errors import DftError
+    from dft.grammar import script_lines
+    from dft.quoting import split_commands
     from dft.repl import LineReader, Output, run_interactive, run_script
 
     output = Output(options.json, options.quiet, options.verbose)

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from dft import protocol
+from dft import answers, protocol, requests
 from dft.catalog import Catalog
 from dft.errors import Cancelled, DftError, ProtocolError, StoreError, Terminated, UsageError
+from dft.messages import Message
 from dft.model import NodeId
 from dft.mpi_engine import MAX_TAG, Engine
 from dft.nodesets import expand, fold
@@ -40,11 +41,13 @@ class Cluster:
     #: The session's catalog, from ``start`` on.
     catalog: Catalog
 
-    def __init__(self, engine: Engine, segment_size: int, window: int) -> None:
+    def __init__(self, engine: Engine, segment_size: int, window: int, chunk_size: int) -> None:
         self.engine = engine
         self.loop = engine.loop
         self.window = window
         self.segment_size = segment_size
+        #: Bytes of the chunks of what is published.
+        self.chunk_size = chunk_size
         self.rng = random.Random()
         self.nodes: list[Node] = []
         #: Rank 0's buffers, shared by all streams of a command: its memory is bounded by these.
@@ -57,7 +60,7 @@ class Cluster:
         self.byte_times: dict[int, float] = {}
         self._hosts: dict[int, tuple[str, int]] = {}
         self._all_said_hello: Completion[None] = Completion()
-        self._calls: dict[int, tuple[int, Completion[protocol.Message]]] = {}
+        self._calls: dict[int, tuple[int, Completion[Message]]] = {}
         self._last_call = 0
         self._last_tag = 0
         self._stops: dict[int, Stop] = {}
@@ -69,13 +72,13 @@ class Cluster:
         except ProtocolError as problem:
             raise ProtocolError(f"{self.name_of(source)}: {problem}") from problem
         match message:
-            case protocol.Hello():
+            case answers.Hello():
                 self._hosts[source] = (message.host, message.pid)
                 if len(self._hosts) == self.engine.size - 1:
                     self._all_said_hello.set(None)
-            case protocol.Terminating():
+            case answers.Terminating():
                 self.loop.interrupt(Terminated(f"{self.name_of(source)} was told to end: the session ends"))
-            case protocol.Failing():
+            case answers.Failing():
                 if message.transfer in self._stops:
                     reason = ProtocolError(f"{self.name_of(source)} failed")
                     self._stops[message.transfer].request(reason)
@@ -83,9 +86,9 @@ class Cluster:
                 call = getattr(message, "call", 0)
                 rank, completion = self._calls.pop(call, (-1, None))
                 if completion is None or rank != source:
-                    text = message.text if isinstance(message, protocol.Fault) else type(message).__name__
+                    text = message.text if isinstance(message, answers.Fault) else type(message).__name__
                     raise ProtocolError(f"{self.name_of(source)} sent what nobody asked for: {text}")
-                if isinstance(message, protocol.Fault):
+                if isinstance(message, answers.Fault):
                     completion.fail(protocol.raise_fault(message, self.name_of(source)))
                 else:
                     completion.set(message)
@@ -98,18 +101,18 @@ class Cluster:
         host = self._hosts.get(rank, ("", 0))[0]
         return f"rank {rank} on {host}" if host else f"rank {rank}"
 
-    async def call(self, rank: int, kind: type[protocol.Message], *fields: Any) -> Any:
+    async def call(self, rank: int, kind: type[Message], *fields: Any) -> Any:
         """Send a request (its fields after ``call``) to a data server and return its reply.
 
         Raises the error that the reply describes, with the node named.
         """
         self._last_call += 1
-        completion: Completion[protocol.Message] = Completion()
+        completion: Completion[Message] = Completion()
         self._calls[self._last_call] = (rank, completion)
         await self.engine.send_control(rank, protocol.encode(kind(self._last_call, *fields)))
         return await completion
 
-    def call_all(self, nodes: Iterable[Node], kind: type[protocol.Message], *fields: Any) -> list[Task[Any]]:
+    def call_all(self, nodes: Iterable[Node], kind: type[Message], *fields: Any) -> list[Task[Any]]:
         """Send the same request to several nodes at once; the tasks are in the order of ``nodes``."""
         return [self.loop.spawn(self.call(node.rank, kind, *fields)) for node in nodes]
 
@@ -131,13 +134,13 @@ class Cluster:
         tasks: list[tuple[int, Task[Any]]] = []
         for rank, (host, _) in sorted(self._hosts.items()):
             fields = (catalog.catalog_id, store, index[host], self.segment_size, self.window)
-            tasks.append((rank, self.loop.spawn(self.call(rank, protocol.Welcome, *fields))))
+            tasks.append((rank, self.loop.spawn(self.call(rank, requests.Welcome, *fields))))
             index[host] += 1
         await settled([task for _, task in tasks])
         seen: dict[str, int] = {}
         staged: list[tuple[Node, int]] = []
         for rank, task in tasks:
-            ready: protocol.Ready = task.result()
+            ready: answers.Ready = task.result()
             host = self._hosts[rank][0]
             name = host if per_host[host] == 1 else f"{host}#{rank}"
             if ready.node_id in seen:
@@ -153,7 +156,7 @@ class Cluster:
             staged += [(node, transfer) for transfer in ready.staged]
         settle = []
         for node, transfer in staged:
-            kind = protocol.Publish if catalog.is_committed(transfer) else protocol.Discard
+            kind = requests.Publish if catalog.is_committed(transfer) else requests.Discard
             settle.append(self.loop.spawn(self.call(node.rank, kind, transfer)))
         await settled(settle)
         for task in settle:
@@ -162,7 +165,7 @@ class Cluster:
     async def quit(self) -> None:
         """Have every data server leave."""
         ranks = range(1, self.engine.size)
-        await settled([self.loop.spawn(self.call(rank, protocol.Quit)) for rank in ranks])
+        await settled([self.loop.spawn(self.call(rank, requests.Quit)) for rank in ranks])
 
     def node(self, name: str) -> Node:
         """Find a node of this session by name; UsageError when there is none."""
@@ -223,7 +226,7 @@ class Cluster:
             await settled(tasks)
         except (Cancelled, Terminated) as reason:
             stop.request(reason)
-            aborts = self.call_all(self.nodes, protocol.Abort, transfer)
+            aborts = self.call_all(self.nodes, requests.Abort, transfer)
             await uninterrupted([*tasks, *aborts])
             raise
         return [error_of(task) for task in tasks]

@@ -10,12 +10,13 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
-from dft import protocol
+from dft import answers, protocol, requests
 from dft.broadcasting import broadcast
 from dft.chunk_io import ChunkReader, ChunkWriter
 from dft.errors import Cancelled, DftError, LocalFileError, ProtocolError
 from dft.ibcast import BroadcastPart
 from dft.local_files import LocalTree, copy_to, local_reader
+from dft.messages import Message
 from dft.model import KIND_DIRECTORY, Layout
 from dft.mpi_engine import Engine
 from dft.names import shown
@@ -39,14 +40,14 @@ class DataServer:
 
     def terminate(self) -> None:
         """Ask rank 0 to end the session; for a signal handler."""
-        self._loop.spawn(self._send(protocol.Terminating(0)))
+        self._loop.spawn(self._send(answers.Terminating(0)))
 
     async def serve(self) -> None:
         """Introduce this rank and answer requests until the session ends."""
-        await self._send(protocol.Hello(0, os.uname().nodename, os.getpid()))
+        await self._send(answers.Hello(0, os.uname().nodename, os.getpid()))
         await self._finished
 
-    async def _send(self, message: protocol.Message) -> None:
+    async def _send(self, message: Message) -> None:
         await self._engine.send_control(0, protocol.encode(message))
 
     def _on_control(self, source: int, wire: bytearray) -> None:
@@ -60,15 +61,13 @@ class DataServer:
             return
         self._loop.spawn(self._answer(handler, message))
 
-    async def _answer(
-        self, handler: Callable[[DataServer, Any], Awaitable[protocol.Message]], request: Any
-    ) -> None:
+    async def _answer(self, handler: Callable[[DataServer, Any], Awaitable[Message]], request: Any) -> None:
         try:
             reply = await handler(self, request)
         except Exception as problem:  # whatever it is, rank 0 learns of it
             reply = protocol.fault(request.call, problem)
         await self._send(reply)
-        if isinstance(request, protocol.Quit):
+        if isinstance(request, requests.Quit):
             self._finished.set(None)
 
     @property
@@ -78,7 +77,7 @@ class DataServer:
             raise ProtocolError("this data server has no store open")
         return self._store
 
-    async def _welcome(self, request: protocol.Welcome) -> protocol.Message:
+    async def _welcome(self, request: requests.Welcome) -> Message:
         root = request.store or os.environ.get("DFT_STORE") or default_root()
         root = os.path.abspath(os.path.expanduser(root))
         if request.index_on_host:
@@ -91,18 +90,18 @@ class DataServer:
         self._sending = Buffers(request.segment_size, request.window)
         self._receiving = Buffers(request.segment_size, request.window)
         total, free = store.space()
-        return protocol.Ready(request.call, store.node_id, root, total, free, store.staged_transfers())
+        return answers.Ready(request.call, store.node_id, root, total, free, store.staged_transfers())
 
     def _stop_of(self, transfer: int) -> Stop:
         return self._stops.setdefault(transfer, Stop())
 
-    async def _receive(self, request: protocol.Receive) -> protocol.Message:
+    async def _receive(self, request: requests.Receive) -> Message:
         stage = self.store.stage(request.transfer)
         writer = self._writer(stage, request.layout)
 
         def tell(problem: DftError) -> None:
             # Early word, so that the sender does not go on for nothing; the reply comes at the end.
-            self._loop.spawn(self._send(protocol.Failing(request.call, request.transfer)))
+            self._loop.spawn(self._send(answers.Failing(request.call, request.transfer)))
 
         await receive_stream(
             self._engine,
@@ -116,7 +115,7 @@ class DataServer:
         )
         if isinstance(writer, ChunkWriter):
             await self._loop.in_thread(stage.seal, writer)
-        return protocol.Done(request.call)
+        return answers.Done(request.call)
 
     @staticmethod
     def _writer(stage: Stage, layout: Layout) -> ChunkWriter | FailedSink:
@@ -126,7 +125,7 @@ class DataServer:
         except DftError as problem:
             return FailedSink(problem)
 
-    async def _send_chunks(self, request: protocol.Send) -> protocol.Message:
+    async def _send_chunks(self, request: requests.Send) -> Message:
         reader = self.store.reader(request.layout)
         await send_stream(
             self._engine,
@@ -141,9 +140,9 @@ class DataServer:
         self._stops.pop(request.transfer, None)
         if reader.problem:
             raise reader.problem
-        return protocol.Done(request.call)
+        return answers.Done(request.call)
 
-    async def _broadcast(self, request: protocol.Broadcast) -> protocol.Message:
+    async def _broadcast(self, request: requests.Broadcast) -> Message:
         stage = self.store.stage(request.transfer)
         parts, writers = [], []
         for part in request.rounds:
@@ -163,27 +162,27 @@ class DataServer:
         for writer in writers:
             if isinstance(writer, ChunkWriter):
                 await self._loop.in_thread(stage.seal, writer)
-        return protocol.Done(request.call)
+        return answers.Done(request.call)
 
-    async def _probe(self, request: protocol.Probe) -> protocol.Message:
+    async def _probe(self, request: requests.Probe) -> Message:
         if self._engine.rank not in request.ring:
             raise ProtocolError(f"rank {self._engine.rank} is not in the ring")
-        return protocol.Probed(request.call, *await probe(self._engine, request.ring, request.tag))
+        return answers.Probed(request.call, *await probe(self._engine, request.ring, request.tag))
 
-    async def _abort(self, request: protocol.Abort) -> protocol.Message:
+    async def _abort(self, request: requests.Abort) -> Message:
         self._stop_of(request.transfer).request(Cancelled("cancelled"))
-        return protocol.Done(request.call)
+        return answers.Done(request.call)
 
-    async def _publish(self, request: protocol.Publish) -> protocol.Message:
+    async def _publish(self, request: requests.Publish) -> Message:
         await self._loop.in_thread(self.store.publish, request.transfer)
         self._stops.pop(request.transfer, None)
-        return protocol.Done(request.call)
+        return answers.Done(request.call)
 
-    async def _place(self, request: protocol.Place) -> protocol.Message:
+    async def _place(self, request: requests.Place) -> Message:
         await self._loop.in_thread(self._place_all, request)
-        return protocol.Done(request.call)
+        return answers.Done(request.call)
 
-    def _place_all(self, request: protocol.Place) -> None:
+    def _place_all(self, request: requests.Place) -> None:
         directories = []
         for entry, below in zip(request.files, request.paths, strict=True):
             target = os.path.join(request.to, below) if below else request.to
@@ -199,21 +198,21 @@ class DataServer:
             os.chmod(target, entry.mode)
             os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
 
-    async def _discard(self, request: protocol.Discard) -> protocol.Message:
+    async def _discard(self, request: requests.Discard) -> Message:
         await self._loop.in_thread(self.store.discard, request.transfer)
         self._stops.pop(request.transfer, None)
-        return protocol.Done(request.call)
+        return answers.Done(request.call)
 
-    async def _scan(self, request: protocol.Scan) -> protocol.Message:
+    async def _scan(self, request: requests.Scan) -> Message:
         tree = LocalTree()
         await self._loop.in_thread(tree.add, request.path, request.name, request.chunk_size)
-        return protocol.Scanned(request.call, tree.entries, tree.skipped)
+        return answers.Scanned(request.call, tree.entries, tree.skipped)
 
-    async def _ingest(self, request: protocol.Ingest) -> protocol.Message:
+    async def _ingest(self, request: requests.Ingest) -> Message:
         writer_digests = await self._loop.in_thread(self._ingest_all, request)
-        return protocol.Done(request.call, writer_digests)
+        return answers.Done(request.call, writer_digests)
 
-    def _ingest_all(self, request: protocol.Ingest) -> bytes:
+    def _ingest_all(self, request: requests.Ingest) -> bytes:
         """Copy local files into the store, one segment at a time; return their digests."""
         layout: Layout = request.layout
         paths = [request.path + entry.name[len(request.name) :] for entry in layout.files]
@@ -234,33 +233,31 @@ class DataServer:
         stage.seal(writer)
         return writer.digests
 
-    async def _list_chunks(self, request: protocol.ListChunks) -> protocol.Message:
-        return protocol.HeldChunks(request.call, await self._loop.in_thread(self.store.held))
+    async def _list_chunks(self, request: requests.ListChunks) -> Message:
+        return answers.HeldChunks(request.call, await self._loop.in_thread(self.store.held))
 
-    async def _ask_space(self, request: protocol.AskSpace) -> protocol.Message:
+    async def _ask_space(self, request: requests.AskSpace) -> Message:
         total, free = self.store.space()
-        return protocol.Space(request.call, total, free)
+        return answers.Space(request.call, total, free)
 
-    async def _quit(self, request: protocol.Quit) -> protocol.Message:
+    async def _quit(self, request: requests.Quit) -> Message:
         if self._store is not None:
             self._store.close()
-        return protocol.Done(request.call)
+        return answers.Done(request.call)
 
-    _HANDLERS: ClassVar[
-        dict[type[protocol.Message], Callable[[DataServer, Any], Awaitable[protocol.Message]]]
-    ] = {
-        protocol.Welcome: _welcome,
-        protocol.Receive: _receive,
-        protocol.Send: _send_chunks,
-        protocol.Broadcast: _broadcast,
-        protocol.Probe: _probe,
-        protocol.Abort: _abort,
-        protocol.Publish: _publish,
-        protocol.Place: _place,
-        protocol.Discard: _discard,
-        protocol.Scan: _scan,
-        protocol.Ingest: _ingest,
-        protocol.ListChunks: _list_chunks,
-        protocol.AskSpace: _ask_space,
-        protocol.Quit: _quit,
+    _HANDLERS: ClassVar[dict[type[Message], Callable[[DataServer, Any], Awaitable[Message]]]] = {
+        requests.Welcome: _welcome,
+        requests.Receive: _receive,
+        requests.Send: _send_chunks,
+        requests.Broadcast: _broadcast,
+        requests.Probe: _probe,
+        requests.Abort: _abort,
+        requests.Publish: _publish,
+        requests.Place: _place,
+        requests.Discard: _discard,
+        requests.Scan: _scan,
+        requests.Ingest: _ingest,
+        requests.ListChunks: _list_chunks,
+        requests.AskSpace: _ask_space,
+        requests.Quit: _quit,
     }

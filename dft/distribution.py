@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dft import protocol
+from dft import requests
 from dft.broadcasting import broadcast
 from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
 from dft.errors import Cancelled, DftError, NoReplica, Terminated
@@ -79,7 +79,7 @@ async def broadcast_new(
         for entries, paths in batches(tree):
             layout = whole_files(entries)
             reader = local_reader(layout, paths)
-            rounds = [protocol.Round(0, layout)]
+            rounds = [requests.Round(0, layout)]
             part = BroadcastPart(0, layout.stream_size, reader, None)
             route = _route(cluster, group, layout.stream_size, algorithm)
             own = cluster.loop.spawn(
@@ -138,7 +138,7 @@ async def _follow(
 
 
 async def _spread(
-    cluster: Cluster, rounds: list[protocol.Round], lacking: list[Node], algorithm: str, outcome: Outcome
+    cluster: Cluster, rounds: list[requests.Round], lacking: list[Node], algorithm: str, outcome: Outcome
 ) -> None:
     """Give nodes what they lack from those that hold the chunks; raise when none could keep it."""
     upload = Upload.begin(cluster)
@@ -164,7 +164,7 @@ async def _run(
     upload: Upload,
     nodes: list[Node],
     route: Route,
-    rounds: list[protocol.Round],
+    rounds: list[requests.Round],
     outcome: Outcome,
     own: Task[DftError | None] | None,
     keepers: set[int] | None = None,
@@ -174,7 +174,7 @@ async def _run(
     tasks: list[Task[Any]] = []
     for node in nodes:
         keep = node.rank not in failures and (keepers is None or node.rank in keepers)
-        call = cluster.call(node.rank, protocol.Broadcast, upload.transfer, route, rounds, keep)
+        call = cluster.call(node.rank, requests.Broadcast, upload.transfer, route, rounds, keep)
         tasks.append(cluster.loop.spawn(_timed(call, node.rank, outcome)))
     everything = [*tasks, own] if own is not None else tasks
     errors = await cluster.finish(upload.transfer, upload.stop, everything)
@@ -201,13 +201,13 @@ async def _commit(upload: Upload, nodes: list[Node], failures: dict[int, DftErro
     """Publish on the nodes that have it all, and have the others forget what they have."""
     cluster = upload.cluster
     lost = [node for node in nodes if node.rank in failures]
-    await uninterrupted(cluster.call_all(lost, protocol.Discard, upload.transfer))
+    await uninterrupted(cluster.call_all(lost, requests.Discard, upload.transfer))
     await upload.commit([node for node in nodes if node.rank not in failures], new)
 
 
 def _plan_rounds(
     cluster: Cluster, entries: list[FileEntry], nodes: list[Node]
-) -> tuple[list[protocol.Round], list[Node]]:
+) -> tuple[list[requests.Round], list[Node]]:
     """Decide which node sends which chunks; also return the nodes that lack any.
 
     Chunks that every one of ``nodes`` holds already are not sent.
@@ -244,7 +244,7 @@ def _plan_rounds(
             files, runs = parts.setdefault(root, ([], []))
             runs += runs_of(len(files), chosen) if chosen != [-1] else [ChunkRun(len(files), 0, 0)]
             files.append(entry)
-    rounds = [protocol.Round(root, Layout(files, runs)) for root, (files, runs) in sorted(parts.items())]
+    rounds = [requests.Round(root, Layout(files, runs)) for root, (files, runs) in sorted(parts.items())]
     return rounds, [node for node in nodes if node.rank in lacking]
 
 
@@ -257,7 +257,7 @@ async def place_on_nodes(
         to = to.rstrip(b"/") + b"/" + os.path.basename(name)
     paths = [entry.name[len(name) :].lstrip(b"/") for entry in entries]
     able = [node for node in nodes if node.rank not in failures]
-    tasks = cluster.call_all(able, protocol.Place, to, entries, paths)
+    tasks = cluster.call_all(able, requests.Place, to, entries, paths)
     await settled(tasks)
     for node, task in zip(able, tasks, strict=True):
         if (problem := error_of(task)) is not None:

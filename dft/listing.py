@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dft import protocol
+from dft import answers, requests
 from dft.cluster import Cluster, Node
 from dft.model import KIND_DIRECTORY, FileEntry, Layout
 from dft.progress import gather
@@ -58,7 +58,7 @@ def _fewest(entry: FileEntry, held: list[tuple[int, int, frozenset[int]]]) -> in
 
 async def list_nodes(cluster: Cluster) -> NodeList:
     """Ask every node for its space and add the nodes that are absent."""
-    tasks = cluster.call_all(cluster.nodes, protocol.AskSpace)
+    tasks = cluster.call_all(cluster.nodes, requests.AskSpace)
     for node, space in zip(cluster.nodes, await gather(tasks), strict=True):
         node.total, node.free = space.total, space.free
     held = cluster.catalog.held_bytes()
@@ -96,7 +96,7 @@ def _row(entry: FileEntry, chunk: int, nodes: tuple[str, ...]) -> ChunkRow:
 
 async def list_local_chunks(cluster: Cluster, node: Node) -> ChunkList:
     """Ask a node which chunks its store really holds."""
-    reply: protocol.HeldChunks = await cluster.call(node.rank, protocol.ListChunks)
+    reply: answers.HeldChunks = await cluster.call(node.rank, requests.ListChunks)
     layout: Layout = reply.layout
     rows = []
     for run in layout.runs:

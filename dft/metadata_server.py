@@ -8,16 +8,17 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dft import operations
 from dft.catalog import Catalog
 from dft.cluster import Cluster
 from dft.commands import Command
 from dft.errors import Cancelled, DftError, PeerLost, Terminated
 from dft.launcher_input import launcher_input_ended
 from dft.mpi_engine import Engine
-from dft.operations import Operations
 from dft.options import Options
 from dft.progress import Completion
 from dft.replies import Reply
+from dft.retrieve_operations import cat
 
 T = TypeVar("T")
 
@@ -32,8 +33,7 @@ class MetadataServer:
         self._loop = engine.loop
         self._options = options
         self._catalog: Catalog | None = None
-        self._cluster = Cluster(engine, options.segment_size, options.window)
-        self._operations: Operations | None = None
+        self._cluster = Cluster(engine, options.segment_size, options.window, options.chunk_size)
         #: Whether the ranks can still be ended in order.
         self.broken = False
 
@@ -43,7 +43,6 @@ class MetadataServer:
         catalog = Catalog.open(Path(options.catalog))
         self._catalog = catalog
         self._drive(self._cluster.start(catalog, options.store))
-        self._operations = Operations(self._cluster, options.chunk_size)
 
     def _drive(self, coroutine: Coroutine[Any, Any, T], nap: Callable[[float], object] | None = None) -> T:
         """Run to the end; what the loop itself raises means that the session cannot go on."""
@@ -78,13 +77,11 @@ class MetadataServer:
 
     def run(self, command: Command) -> Reply:
         """Carry out a command; raise DftError when it fails, Cancelled when the user interrupts it."""
-        assert self._operations is not None
-        return self._drive(self._operations.run(command))
+        return self._drive(operations.run(self._cluster, command))
 
     def cat(self, name: str, write: Callable[[memoryview], object]) -> Reply:
         """Hand the bytes of a published file to ``write`` in order."""
-        assert self._operations is not None
-        return self._drive(self._operations.cat(name, write))
+        return self._drive(cat(self._cluster, name, write))
 
     def wait_readable(self, fd: int) -> bool:
         """Return True when ``fd`` has data or is at its end; keep the session alive meanwhile.

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from dft import protocol
+from dft import answers, requests
 from dft.catalog import Holding
 from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
 from dft.errors import CatalogError, DftError, NoReplica
@@ -84,7 +84,7 @@ class Upload(msgspec.Struct):
         except DftError:
             await self.give_up()
             raise
-        tasks = self.cluster.call_all(nodes, protocol.Publish, self.transfer)
+        tasks = self.cluster.call_all(nodes, requests.Publish, self.transfer)
         await uninterrupted(tasks)
         self.cluster.end_transfer(self.transfer)
         problem = first_cause(map(error_of, tasks))
@@ -94,7 +94,7 @@ class Upload(msgspec.Struct):
 
     async def give_up(self) -> None:
         """Have every node forget what this transfer staged."""
-        tasks = self.cluster.call_all(self.cluster.nodes, protocol.Discard, self.transfer)
+        tasks = self.cluster.call_all(self.cluster.nodes, requests.Discard, self.transfer)
         await uninterrupted(tasks)
         self.cluster.end_transfer(self.transfer)
 
@@ -179,7 +179,7 @@ async def _send_batch(upload: Upload, entries: list[FileEntry], paths: list[byte
         layout = Layout([entries[number] for number in numbers], runs)
         reader = local_reader(layout, [paths[number] for number in numbers])
         tag, node = cluster.next_tag(), cluster.nodes[place]
-        call = cluster.call(node.rank, protocol.Receive, upload.transfer, 0, tag, layout)
+        call = cluster.call(node.rank, requests.Receive, upload.transfer, 0, tag, layout)
         send = send_stream(
             cluster.engine, reader, layout.stream_size, node.rank, tag, cluster.sending, upload.stop, window
         )
@@ -199,7 +199,7 @@ async def publish_from_node(
     cluster: Cluster, node: Node, path: bytes, name: bytes, chunk_size: int
 ) -> tuple[LocalTree, list[Node]]:
     """Publish what lies at ``path`` on a node: it keeps the chunks, only metadata travels."""
-    scanned: protocol.Scanned = await cluster.call(node.rank, protocol.Scan, path, name, chunk_size)
+    scanned: answers.Scanned = await cluster.call(node.rank, requests.Scan, path, name, chunk_size)
     tree = LocalTree()
     tree.entries = scanned.files
     tree.number()
@@ -210,12 +210,12 @@ async def publish_from_node(
     try:
         for entries, _ in batches(tree):
             layout = whole_files(entries)
-            call = cluster.call(node.rank, protocol.Ingest, upload.transfer, path, name, layout)
+            call = cluster.call(node.rank, requests.Ingest, upload.transfer, path, name, layout)
             task = cluster.loop.spawn(call)
             problem = first_cause(await cluster.finish(upload.transfer, upload.stop, [task]))
             if problem is not None:
                 raise problem
-            done: protocol.Done = task.result()
+            done: answers.Done = task.result()
             if len(done.digests) != layout.chunk_count * DIGEST_SIZE:
                 raise CatalogError(f"{node.name} sent {len(done.digests)} bytes of digests")
             made = list(entries)
@@ -296,8 +296,8 @@ async def _move(upload: Upload, moves: Moves) -> None:
     tasks: list[Task[Any]] = []
     for (source, dest), layout in moves.items():
         sender, receiver, tag = cluster.nodes[source], cluster.nodes[dest], cluster.next_tag()
-        receive = cluster.call(receiver.rank, protocol.Receive, upload.transfer, sender.rank, tag, layout)
-        send = cluster.call(sender.rank, protocol.Send, upload.transfer, receiver.rank, tag, layout)
+        receive = cluster.call(receiver.rank, requests.Receive, upload.transfer, sender.rank, tag, layout)
+        send = cluster.call(sender.rank, requests.Send, upload.transfer, receiver.rank, tag, layout)
         tasks += [cluster.loop.spawn(receive), cluster.loop.spawn(send)]
         upload.hold(layout, [receiver])
         receiver.free -= layout.payload_size

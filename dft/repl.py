@@ -15,8 +15,9 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from dft.commands import Cat, Command, Help, Quit, Shell, help_text, parse
+from dft.commands import Cat, Command, Help, Quit, Shell
 from dft.errors import Cancelled, DftError, LocalFileError, Terminated, told
+from dft.grammar import help_text, parse
 from dft.output import Output, OutputClosed, Printer
 from dft.replies import Reply, Text
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from dft import protocol
+from dft import requests
 from dft.chunk_io import ChunkWriter
 from dft.cluster import Cluster, Node, error_of
 from dft.errors import DftError, LocalFileError, NoReplica
@@ -170,14 +170,14 @@ async def _fetch_once(
     def stop_senders(problem: DftError) -> None:
         # What rank 0 cannot write is not worth sending.
         stop.request(problem)
-        cluster.call_all(cluster.nodes, protocol.Abort, transfer)
+        cluster.call_all(cluster.nodes, requests.Abort, transfer)
 
     async def stream(rank: int, layout: Layout, writer: ChunkWriter) -> _Ends:
         async with turns:
             if stop.reason is not None:
                 return stop.reason, stop.reason
             tag, size = cluster.next_tag(), layout.stream_size
-            send = cluster.loop.spawn(cluster.call(rank, protocol.Send, transfer, 0, tag, layout))
+            send = cluster.loop.spawn(cluster.call(rank, requests.Send, transfer, 0, tag, layout))
             receive = cluster.loop.spawn(
                 receive_stream(
                     cluster.engine, writer, size, rank, tag, cluster.receiving, window, stop_senders

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 
-from dft import protocol
+from dft import answers, requests
 from dft.cluster import Cluster, Node
 from dft.probing import probe
 from dft.progress import settled
@@ -27,12 +27,12 @@ async def survey(cluster: Cluster) -> None:
         cluster.byte_times = dict.fromkeys(hosts[0], cluster.network.byte_time)
         return
     tag = cluster.next_tag()
-    others = [cluster.loop.spawn(cluster.call(rank, protocol.Probe, ring, tag)) for rank in ring if rank]
+    others = [cluster.loop.spawn(cluster.call(rank, requests.Probe, ring, tag)) for rank in ring if rank]
     own = [cluster.loop.spawn(probe(cluster.engine, ring, tag))] if 0 in ring else []
     await settled([*own, *others])
     readings = [task.result() for task in own]
     for task in others:
-        reply: protocol.Probed = task.result()
+        reply: answers.Probed = task.result()
         readings.append((reply.latency, reply.byte_time))
     # A host is as fast as the faster of the ways into it and out of it: the other one is its neighbour's.
     byte_times = [min(readings[i][1], readings[(i + 1) % len(ring)][1]) for i in range(len(ring))]

@@ -22,7 +22,7 @@ def options_part() -> str:
 
 def commands_part() -> str:
     """Make one heading and the help text for each command."""
-    from dft.commands import COMMANDS
+    from dft.command_texts import COMMANDS
 
     return "\n".join(f"### {name}\n\n```text\n{text.strip()}\n```\n" for name, text in COMMANDS.items())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dft.commands import COMMANDS
+from dft.command_texts import COMMANDS
 from dft.errors import FAULTS
 from docs.build import MANUAL, built
 from tests.harness import ROOT

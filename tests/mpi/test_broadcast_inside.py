@@ -8,9 +8,8 @@ import pytest
 
 from dft.broadcasting import broadcast
 from dft.errors import LocalFileError, ProtocolError
-from dft.fanout import SCHEDULED
+from dft.fanout import SCHEDULED, Route
 from dft.ibcast import BroadcastPart
-from dft.protocol import Route
 from dft.streams import Stop
 from tests.unit.stream_ends import BytesSink, BytesSource, data_of
 

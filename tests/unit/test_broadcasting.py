@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from dft import relay as relay_module
 from dft.broadcasting import broadcast, rooted
 from dft.errors import DftError, ProtocolError
-from dft.fanout import SCHEDULED
+from dft.fanout import SCHEDULED, Route
 from dft.ibcast import BroadcastPart
-from dft.protocol import Route
 from dft.streams import Stop
 from tests.unit.fake_engine import Network
 from tests.unit.stream_ends import BytesSink, BytesSource, data_of, later

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dft import commands as c
-from dft.commands import COMMANDS, help_text, parse, script_lines, split_commands
+from dft.command_texts import COMMANDS
 from dft.errors import UsageError
+from dft.grammar import help_text, parse, script_lines, summary, usage
 from dft.names import check_name, shown
-from dft.quoting import words
+from dft.quoting import split_commands, words
 
 
 @pytest.mark.parametrize(
@@ -226,13 +227,13 @@ def test_each_text_is_a_good_help_and_manual_entry(name: str) -> None:
     text = COMMANDS[name]
     assert text.startswith(f"Usage: {name}")
     assert max(map(len, text.splitlines())) <= 80
-    assert c.summary(name).endswith(".")
+    assert summary(name).endswith(".")
     assert "\n" not in text.split("\n\n")[1].rstrip("\n")
     assert f"  {name} " in help_text()
-    assert c.summary(name) in help_text()
+    assert summary(name) in help_text()
     assert help_text(name) == text.rstrip("\n")
     described = {option.name for option in docopt.parse_options(text.split("\n\n", 1)[1])}
-    used = {word.strip("[]|") for word in c.usage(name).split() if word.strip("[").startswith("-")}
+    used = {word.strip("[]|") for word in usage(name).split() if word.strip("[").startswith("-")}
     assert {option.removeprefix("--force") or "-f" for option in described} == used
 
 

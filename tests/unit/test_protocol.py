@@ -11,13 +11,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dft import model, protocol
+from dft import answers, model, protocol, requests
 from dft.errors import FAULTS, DftError, InternalError, NameTaken, ProtocolError
+from dft.fanout import Route
+from dft.messages import Message
 from dft.model import FileEntry, Layout, whole_files
-from dft.protocol import HEADER_SIZE, Message, Request, Round, decode, encode
+from dft.protocol import HEADER_SIZE, decode, encode
+from dft.requests import Request, Round
 from tests.unit.builders import cases, file_entry, small_names
 
-KINDS: tuple[type[Message], ...] = (*get_args(Request), *get_args(protocol.Reply))
+KINDS: tuple[type[Message], ...] = (*get_args(Request), *get_args(answers.Answer))
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 layouts = cases().map(lambda case: case.layout)
@@ -34,9 +37,9 @@ by_type: dict[Any, st.SearchStrategy[Any]] = {
     list[tuple[bytes, str]]: st.lists(st.tuples(st.binary(max_size=9), st.text(max_size=9)), max_size=3),
 }
 special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
-    (protocol.Welcome, "index_on_host"): st.integers(0, 2**20 - 1),
-    (protocol.Welcome, "window"): st.integers(1, 2**16),
-    (protocol.Welcome, "segment_size"): st.integers(1, 2**31 - 1),
+    (requests.Welcome, "index_on_host"): st.integers(0, 2**20 - 1),
+    (requests.Welcome, "window"): st.integers(1, 2**16),
+    (requests.Welcome, "segment_size"): st.integers(1, 2**31 - 1),
 }
 
 
@@ -51,24 +54,22 @@ def broadcasts(draw: Any) -> Message:
             hosts.append([])
     algorithm = draw(st.sampled_from(["mpi", "chain", "binomial", "circulant"]))
     size = draw(st.integers(1, 2**31 - 1))
-    route = protocol.Route(
-        algorithm, [host for host in hosts if host], size, draw(st.integers(1, 2**16)), draw(int64)
-    )
+    route = Route(algorithm, [host for host in hosts if host], size, draw(st.integers(1, 2**16)), draw(int64))
     rounds = draw(st.lists(st.builds(Round, st.sampled_from(group), layouts), max_size=3))
-    return protocol.Broadcast(draw(int64), draw(int64), route, rounds, draw(st.booleans()))
+    return requests.Broadcast(draw(int64), draw(int64), route, rounds, draw(st.booleans()))
 
 
 @st.composite
 def places(draw: Any) -> Message:
     files = draw(entries)
     paths = [draw(st.just(b"") | small_names) for _ in files]
-    return protocol.Place(draw(int64), b"/" + draw(st.binary(max_size=9)), files, paths)
+    return requests.Place(draw(int64), b"/" + draw(st.binary(max_size=9)), files, paths)
 
 
 def of_kind(kind: type[Message]) -> st.SearchStrategy[Message]:
-    if kind is protocol.Broadcast:
+    if kind is requests.Broadcast:
         return broadcasts()
-    if kind is protocol.Place:
+    if kind is requests.Place:
         return places()
     fields = msgspec.structs.fields(kind)
     return st.builds(kind, *(special.get((kind, field.name), by_type.get(field.type)) for field in fields))
@@ -153,7 +154,7 @@ def test_altered_messages_are_refused_or_valid(message: Message, data: st.DataOb
 
 
 def test_what_was_expected_is_said() -> None:
-    body = bytes(encode(protocol.Quit(1))[HEADER_SIZE:])
+    body = bytes(encode(requests.Quit(1))[HEADER_SIZE:])
     with pytest.raises(ProtocolError, match=r"begins with b'HTTP', expected b'dft1'"):
         decode(with_header(12, body, magic=b"HTTP"))
     with pytest.raises(ProtocolError, match=r"version 9, expected 2: all ranks need the same dft"):
@@ -179,10 +180,10 @@ def received(packed: object) -> bytes:
 
 def test_a_layout_of_many_files_is_short_and_made_once_for_all_nodes() -> None:
     layout = many_files()
-    wire = encode(protocol.Receive(1, 2, 3, 4, layout))
+    wire = encode(requests.Receive(1, 2, 3, 4, layout))
     assert len(wire) < 15 * len(layout.files)
     assert layout.packed is layout.packed
-    assert decode(wire) == decode(received(b"\0" + layout.rows)) == protocol.Receive(1, 2, 3, 4, many_files())
+    assert decode(wire) == decode(received(b"\0" + layout.rows)) == requests.Receive(1, 2, 3, 4, many_files())
 
 
 @given(st.data())
@@ -216,7 +217,7 @@ def test_what_is_not_a_packed_layout_is_refused(packed: object) -> None:
 
 def test_a_layout_that_unpacks_to_more_than_any_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     layout = many_files()
-    assert decode(received(layout.packed)) == protocol.Receive(1, 2, 3, 4, layout)
+    assert decode(received(layout.packed)) == requests.Receive(1, 2, 3, 4, layout)
     monkeypatch.setattr(model, "MAX_ROWS", len(layout.rows) - 1)
     with pytest.raises(ProtocolError, match="too long"):
         decode(received(layout.packed))
@@ -228,8 +229,8 @@ LAYOUT = Layout([], [])
 def broadcast_by(
     algorithm: str = "chain", hosts: list[list[int]] | None = None, size: int = 1, root: int = 1
 ) -> Message:
-    route = protocol.Route(algorithm, [[1], [2]] if hosts is None else hosts, size, 1, 1)
-    return protocol.Broadcast(1, 2, route, [Round(root, LAYOUT)], True)
+    route = Route(algorithm, [[1], [2]] if hosts is None else hosts, size, 1, 1)
+    return requests.Broadcast(1, 2, route, [Round(root, LAYOUT)], True)
 
 
 def test_a_broadcast_in_range_is_taken() -> None:
@@ -239,10 +240,10 @@ def test_a_broadcast_in_range_is_taken() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        protocol.Welcome(1, "c", "", -1, 1, 1),
-        protocol.Welcome(1, "c", "", 0, 0, 1),
-        protocol.Welcome(1, "c", "", 0, 2**31, 1),
-        protocol.Welcome(1, "c", "", 0, 1, 0),
+        requests.Welcome(1, "c", "", -1, 1, 1),
+        requests.Welcome(1, "c", "", 0, 0, 1),
+        requests.Welcome(1, "c", "", 0, 2**31, 1),
+        requests.Welcome(1, "c", "", 0, 1, 0),
         broadcast_by(root=3),
         broadcast_by(hosts=[[1], []]),
         broadcast_by(hosts=[[1, 2], [2]]),
@@ -253,11 +254,11 @@ def test_a_broadcast_in_range_is_taken() -> None:
         broadcast_by(size=0),
         broadcast_by(size=-1),
         broadcast_by(size=2**31),
-        protocol.Place(1, b"relative", [], []),
-        protocol.Place(1, b"/to", [], [b"one too many"]),
-        protocol.Place(1, b"/to", [FileEntry(1, b"f", 0, 0, 0, 0, 1)], [b"../out"]),
-        protocol.Receive(1, 2, 3, 4, Layout([FileEntry(1, b"../f", 0, 0, 0, 0, 1)], [])),
-        protocol.HeldChunks(1, Layout([FileEntry(0, b"f", 0, 0, 0, 0, 1)], [])),
+        requests.Place(1, b"relative", [], []),
+        requests.Place(1, b"/to", [], [b"one too many"]),
+        requests.Place(1, b"/to", [FileEntry(1, b"f", 0, 0, 0, 0, 1)], [b"../out"]),
+        requests.Receive(1, 2, 3, 4, Layout([FileEntry(1, b"../f", 0, 0, 0, 0, 1)], [])),
+        answers.HeldChunks(1, Layout([FileEntry(0, b"f", 0, 0, 0, 0, 1)], [])),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -269,7 +270,7 @@ def test_fields_out_of_range_are_refused(message: Message) -> None:
 @pytest.mark.parametrize("kind", FAULTS.values(), ids=lambda kind: kind.__name__)
 def test_every_error_crosses_the_wire(kind: type[DftError]) -> None:
     reply = decode(encode(protocol.fault(7, kind("it is so"))))
-    assert isinstance(reply, protocol.Fault)
+    assert isinstance(reply, answers.Fault)
     assert reply.call == 7
     error = protocol.raise_fault(reply, "n3")
     assert type(error) is kind
@@ -280,7 +281,7 @@ def test_what_is_no_error_of_dft_is_a_bug_and_an_unknown_one_a_protocol_error() 
     reply = protocol.fault(1, ZeroDivisionError("by zero"))
     assert type(protocol.raise_fault(reply, "n1")) is InternalError
     assert reply.text == "ZeroDivisionError: by zero"
-    assert type(protocol.raise_fault(protocol.Fault(1, "SystemExit", "x"), "n1")) is ProtocolError
+    assert type(protocol.raise_fault(answers.Fault(1, "SystemExit", "x"), "n1")) is ProtocolError
     assert issubclass(NameTaken, DftError)
 
 
@@ -291,6 +292,6 @@ def test_what_is_no_error_of_dft_is_a_bug_and_an_unknown_one_a_protocol_error() 
 def test_an_error_about_any_name_crosses_the_wire(text: str) -> None:
     # A path of the node may hold bytes that are not UTF-8; its error must still be told.
     reply = decode(encode(protocol.fault(1, DftError(text))))
-    assert isinstance(reply, protocol.Fault)
+    assert isinstance(reply, answers.Fault)
     if text.isascii():
         assert reply.text == text

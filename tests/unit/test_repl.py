@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dft.commands import Command, Ls, Put, script_lines
+from dft.commands import Command, Ls, Put
 from dft.errors import Cancelled, DftError, NameTaken, PeerLost, Terminated
+from dft.grammar import script_lines
 from dft.repl import LineReader, Output, run_interactive, run_script
 from dft.replies import FileList, FileRow, Reply, Text, Transferred
 

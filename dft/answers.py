@@ -1,0 +1,87 @@
+"""What a data server says to rank 0: an answer to each request, and what it says unasked (``call`` 0)."""
+
+from __future__ import annotations
+
+from dft.messages import Message
+from dft.model import FileEntry, Layout
+
+
+class Hello(Message, frozen=True):
+    """First words of a data server."""
+
+    call: int
+    host: str
+    pid: int
+
+
+class Ready(Message, frozen=True):
+    """The store is open.  staged: transfers found from a session that did not end well."""
+
+    call: int
+    node_id: str
+    store: str
+    total: int
+    free: int
+    staged: list[int]
+
+
+class Space(Message, frozen=True):
+    """Bytes that the store's file system has in all and free for this user."""
+
+    call: int
+    total: int
+    free: int
+
+
+class Done(Message, frozen=True):
+    """The request was carried out.  digests: those made while reading or ingesting, in stream order."""
+
+    call: int
+    digests: bytes = b""
+
+
+class Probed(Message, frozen=True):
+    """What a probe found, in seconds: a short message to the next rank, a byte from the rank before."""
+
+    call: int
+    latency: float
+    byte_time: float
+
+
+class Scanned(Message, frozen=True):
+    """The files found, without ids, and what was skipped (path, why)."""
+
+    call: int
+    files: list[FileEntry]
+    skipped: list[tuple[bytes, str]]
+
+
+class HeldChunks(Message, frozen=True):
+    """What a store holds: its files, and runs of chunks in them."""
+
+    call: int
+    layout: Layout
+
+
+class Fault(Message, frozen=True):
+    """The request failed: a class of ``errors`` by name and its message."""
+
+    call: int
+    kind: str
+    text: str
+
+
+class Failing(Message, frozen=True):
+    """The store failed while a stream of ``transfer`` comes in: its sender may stop; the reply follows."""
+
+    call: int
+    transfer: int
+
+
+class Terminating(Message, frozen=True):
+    """A data server was told to end by a signal and asks for the session's end."""
+
+    call: int
+
+
+Answer = Hello | Ready | Space | Done | Probed | Scanned | HeldChunks | Fault | Failing | Terminating

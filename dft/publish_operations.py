@@ -1,0 +1,180 @@
+"""What put, mput, diffuse and bcast mean: which files, under which names, to which nodes."""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Iterable
+
+from dft import commands as cmd
+from dft import replies
+from dft.cluster import Cluster
+from dft.distribution import broadcast_new, broadcast_published, place_on_nodes
+from dft.errors import LocalFileError, NameTaken, UsageError
+from dft.local_files import LocalTree
+from dft.model import KIND_DIRECTORY, FileEntry
+from dft.names import is_pattern, parse_name, shown
+from dft.publishing import diffuse_published, publish, publish_from_node
+from dft.transfer_reports import published, transferred
+
+
+async def put(cluster: Cluster, command: cmd.Put) -> replies.Reply:
+    """Publish one local path."""
+    started = time.monotonic()
+    path = _one_local(command.local)
+    name = _name_for(path, command.name)
+    return await _publish(cluster, [(path, name)], command.node, False, started)
+
+
+async def put_from(cluster: Cluster, command: cmd.PutFrom) -> replies.Reply:
+    """Publish what lies on a node."""
+    started = time.monotonic()
+    node = cluster.node(command.node)
+    path = os.fsencode(os.path.normpath(command.path))
+    name = _name_for(path, command.name)
+    tree, nodes = await publish_from_node(cluster, node, path, name, cluster.chunk_size)
+    return transferred("published", name, tree.entries, started, nodes, skipped=tuple(tree.skipped))
+
+
+async def mput(cluster: Cluster, command: cmd.MPut) -> replies.Reply:
+    """Publish several local paths."""
+    started = time.monotonic()
+    pairs = [(path, _name_for(path, None)) for path in _local_paths(command.paths)]
+    return await _publish(cluster, pairs, command.node, False, started)
+
+
+async def _publish(
+    cluster: Cluster, pairs: list[tuple[bytes, bytes]], node_name: str | None, diffuse: bool, started: float
+) -> replies.Reply:
+    node = cluster.node(node_name) if node_name else None
+    tree = _local_tree(cluster, pairs)
+    nodes = await publish(cluster, tree, node, diffuse)
+    name = pairs[0][1] if len(pairs) == 1 else b""
+    return transferred("published", name, tree.entries, started, nodes, skipped=tuple(tree.skipped))
+
+
+def _local_tree(cluster: Cluster, pairs: Iterable[tuple[bytes, bytes]]) -> LocalTree:
+    tree = LocalTree()
+    for path, name in pairs:
+        tree.add(path, name, cluster.chunk_size)
+    return tree
+
+
+async def diffuse(cluster: Cluster, command: cmd.Diffuse) -> replies.Reply:
+    """Spread chunks of local or published files over all nodes."""
+    started = time.monotonic()
+    new: list[tuple[bytes, bytes]] = []
+    old: list[FileEntry] = []
+    for text in command.paths:
+        if _is_local(text):
+            for path in _local_paths([text]):
+                name = _name_for(path, None)
+                entries = _published_same(cluster, path, name)
+                if entries:
+                    old += entries
+                else:
+                    new.append((path, name))
+        else:
+            old += published(cluster, text, local_too=True)
+    tree = _local_tree(cluster, new)
+    nodes = []
+    if new:
+        nodes += await publish(cluster, tree, None, True)
+    if old:
+        nodes += await diffuse_published(cluster, old)
+    entries = tree.entries + old
+    name = entries[0].name if len(command.paths) == 1 else b""
+    unique = [node for node in cluster.nodes if node in nodes]
+    return transferred("diffused", name, entries, started, unique, skipped=tuple(tree.skipped))
+
+
+async def bcast(cluster: Cluster, command: cmd.Bcast) -> replies.Reply:
+    """Give nodes complete copies."""
+    started = time.monotonic()
+    nodes = cluster.select(command.nodes)
+    skipped: tuple[tuple[bytes, str], ...] = ()
+    if _is_local(command.path):
+        path = _one_local(command.path)
+        name = _name_for(path, command.name)
+        entries = _published_same(cluster, path, name)
+        if not entries:
+            tree = _local_tree(cluster, [(path, name)])
+            outcome = await broadcast_new(cluster, tree, nodes, command.algorithm)
+            entries, skipped = tree.entries, tuple(tree.skipped)
+        else:
+            outcome = await broadcast_published(cluster, entries, nodes, command.algorithm)
+    else:
+        if command.name is not None:
+            raise LocalFileError(f"cannot read {command.path}: there is no such local file to publish")
+        entries = published(cluster, command.path, local_too=True)
+        name = parse_name(command.path)
+        outcome = await broadcast_published(cluster, entries, nodes, command.algorithm)
+    if command.to is not None:
+        to = os.fsencode(command.to)
+        await place_on_nodes(cluster, entries, name, to, nodes, outcome)
+    failures = outcome.failures
+    able = [node for node in nodes if node.rank not in failures]
+    failed = [(node.name, failures[node.rank]) for node in nodes if node.rank in failures]
+    seconds = {node.name: outcome.seconds[node.rank] for node in able if node.rank in outcome.seconds}
+    return transferred(
+        "broadcast", name, entries, started, able, skipped=skipped, failed=failed, node_seconds=seconds
+    )
+
+
+def _one_local(text: str) -> bytes:
+    paths = _local_paths([text])
+    if len(paths) != 1:
+        raise UsageError(f"{text} matches {len(paths)} local files: use mput for several")
+    return paths[0]
+
+
+def _published_same(cluster: Cluster, path: bytes, name: bytes) -> list[FileEntry]:
+    """Return the published entries of ``name`` if they are what lies at ``path``; none if unpublished.
+
+    Raises NameTaken when the name is published with other contents.
+    """
+    published = cluster.catalog.tree(name)
+    if not published:
+        return []
+    tree = _local_tree(cluster, [(path, name)])
+
+    def facts(entries: list[FileEntry]) -> set[tuple[bytes, int, int]]:
+        return {(e.name, e.size, e.mtime_ns) for e in entries if e.kind != KIND_DIRECTORY}
+
+    if facts(tree.entries) != facts(published):
+        raise NameTaken(
+            f"{shown(name)} is published already and differs from {shown(path)}: files are written once"
+        )
+    return published
+
+
+def _local_paths(texts: Iterable[str]) -> list[bytes]:
+    """Expand ``~`` and patterns of local files; LocalFileError when one matches nothing."""
+    paths = []
+    for text in texts:
+        path = os.path.expanduser(text)
+        found = (
+            [path]
+            if os.path.lexists(path) or not is_pattern(path)
+            else sorted(glob.glob(path, recursive=True))
+        )
+        if not found:
+            raise LocalFileError(f"no local file matches {text}")
+        paths += [os.fsencode(item) for item in found]
+    return paths
+
+
+def _is_local(text: str) -> bool:
+    path = os.path.expanduser(text)
+    return os.path.lexists(path) or (is_pattern(path) and bool(glob.glob(path, recursive=True)))
+
+
+def _name_for(path: bytes, given: str | None) -> bytes:
+    """Name a publication: as given, below a given ``directory/``, or as the path's last component."""
+    if given is not None and not given.endswith("/"):
+        return parse_name(given)
+    base = os.path.basename(os.path.abspath(path))
+    if not base:
+        raise UsageError(f"{shown(path)} has no last component: give a NAME")
+    return parse_name((given or "") + os.fsdecode(base))

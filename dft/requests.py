@@ -1,0 +1,179 @@
+"""What rank 0 asks of a data server.  Each request carries a ``call`` number which its one answer repeats."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dft.errors import ProtocolError
+from dft.fanout import Route
+from dft.messages import Message
+from dft.model import FileEntry, Layout
+from dft.names import check_name
+
+
+class Welcome(Message, frozen=True):
+    """Open your store.  sizes in bytes; ``store``: empty for the node's own default directory."""
+
+    call: int
+    catalog_id: str
+    store: str
+    index_on_host: int
+    segment_size: int
+    window: int
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        if not (0 <= self.index_on_host < 2**20 and 0 < self.window <= 2**16):
+            raise ProtocolError("index or window out of range")
+        if not 0 < self.segment_size < 2**31:
+            raise ProtocolError(f"segment size {self.segment_size} out of range")
+
+
+class Receive(Message, frozen=True):
+    """Take a stream from rank ``source`` with ``tag`` and keep it staged as part of ``transfer``."""
+
+    call: int
+    transfer: int
+    source: int
+    tag: int
+    layout: Layout
+
+
+class Send(Message, frozen=True):
+    """Send chunks from your store to rank ``dest`` with ``tag``."""
+
+    call: int
+    transfer: int
+    dest: int
+    tag: int
+    layout: Layout
+
+
+class Round(msgspec.Struct, frozen=True, array_like=True):
+    """A part of a broadcast: ``root`` (a rank of the session) sends ``layout`` to the rest of the group."""
+
+    root: int
+    layout: Layout
+
+
+class Broadcast(Message, frozen=True):
+    """Take part in a broadcast; ``keep`` says whether to store what comes."""
+
+    call: int
+    transfer: int
+    route: Route
+    rounds: list[Round]
+    keep: bool
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        ranks = self.route.check()
+        for part in self.rounds:
+            part.layout.check()
+            if part.root not in ranks:
+                raise ProtocolError(f"root {part.root} takes no part")
+
+
+class Probe(Message, frozen=True):
+    """Measure the network with the ranks of ``ring``, each sending to the next."""
+
+    call: int
+    ring: list[int]
+    tag: int
+
+
+class Abort(Message, frozen=True):
+    """Stop sending for ``transfer``: end its streams at the next segment."""
+
+    call: int
+    transfer: int
+
+
+class Publish(Message, frozen=True):
+    """Make what ``transfer`` staged visible; the catalog has it."""
+
+    call: int
+    transfer: int
+
+
+class Place(Message, frozen=True):
+    """Copy files of your store to a path of your host.
+
+    to: an absolute path.  paths: for each file its path below ``to``; empty: ``to`` is the file itself.
+    """
+
+    call: int
+    to: bytes
+    files: list[FileEntry]
+    paths: list[bytes]
+
+    def check(self) -> None:
+        """Raise ProtocolError when a path could lead elsewhere than below ``to``."""
+        if not self.to.startswith(b"/") or len(self.files) != len(self.paths):
+            raise ProtocolError("not an absolute path, or a path too few")
+        for entry, path in zip(self.files, self.paths, strict=True):
+            entry.check()
+            if path:
+                check_name(path)
+
+
+class Discard(Message, frozen=True):
+    """Forget what ``transfer`` staged."""
+
+    call: int
+    transfer: int
+
+
+class Scan(Message, frozen=True):
+    """List ``path`` on your host, a file or a tree, as a publication under ``name``."""
+
+    call: int
+    path: bytes
+    name: bytes
+    chunk_size: int
+
+
+class Ingest(Message, frozen=True):
+    """Read local files of your host into your store, staged as part of ``transfer``."""
+
+    call: int
+    transfer: int
+    path: bytes
+    name: bytes
+    layout: Layout
+
+
+class ListChunks(Message, frozen=True):
+    """Say which chunks your store holds."""
+
+    call: int
+
+
+class AskSpace(Message, frozen=True):
+    """Say how much space your store has."""
+
+    call: int
+
+
+class Quit(Message, frozen=True):
+    """Close your store and leave."""
+
+    call: int
+
+
+Request = (
+    Welcome
+    | Receive
+    | Send
+    | Broadcast
+    | Probe
+    | Abort
+    | Publish
+    | Place
+    | Discard
+    | Scan
+    | Ingest
+    | ListChunks
+    | AskSpace
+    | Quit
+)

@@ -1,0 +1,55 @@
+"""What commands share: the entries that a name stands for, and the reply of a transfer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from dft import replies
+from dft.cluster import Cluster
+from dft.errors import FileNotPublished
+from dft.model import KIND_DIRECTORY, FileEntry
+from dft.names import is_pattern, parse_name, shown
+
+
+def published(cluster: Cluster, text: str, local_too: bool = False) -> list[FileEntry]:
+    """Return the entries of a published name or pattern; FileNotPublished when there is none."""
+    name = parse_name(text)
+    entries = cluster.catalog.tree(name)
+    if not entries and is_pattern(text):
+        entries = [entry for top in cluster.catalog.match(name) for entry in cluster.catalog.tree(top)]
+    if not entries:
+        what = "neither a local file nor published" if local_too else "not published"
+        raise FileNotPublished(f"{shown(name)} is {what}")
+    return entries
+
+
+def transferred(
+    verb: str,
+    name: bytes,
+    entries: list[FileEntry],
+    started: float,
+    nodes: Iterable[Any],
+    skipped: tuple[tuple[bytes, str], ...] = (),
+    failed: Iterable[tuple[str, Any]] = (),
+    notes: tuple[str, ...] = (),
+    node_seconds: dict[str, float] | None = None,
+) -> replies.Transferred:
+    """Make the reply of a transfer that began at ``started`` on the monotonic clock."""
+    failures = list(failed)
+    directories = sum(entry.kind == KIND_DIRECTORY for entry in entries)
+    return replies.Transferred(
+        verb=verb,
+        name=name,
+        files=len(entries) - directories,
+        directories=directories,
+        size=sum(entry.size for entry in entries),
+        seconds=time.monotonic() - started,
+        nodes=tuple(node.name for node in nodes),
+        skipped=skipped,
+        failed=tuple((node, error.message.removeprefix(f"{node}: ")) for node, error in failures),
+        notes=notes,
+        node_seconds=node_seconds or {},
+        failed_code=max((error.exit_code for _, error in failures), default=0),
+    )
