@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from dft import answers, requests
-from dft.catalog import Holding
 from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
 from dft.errors import CatalogError, DftError, NoReplica
+from dft.holdings import Holding
 from dft.local_files import LocalTree, local_reader
 from dft.manifest import entry_with
 from dft.model import DIGEST_SIZE, KIND_DIRECTORY, ChunkRun, FileEntry, Layout, runs_of, whole_files

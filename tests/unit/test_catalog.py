@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dft.catalog import Catalog, Holding, NodeRecord
+from dft.catalog import Catalog, NodeRecord
 from dft.errors import CatalogError, NameTaken
+from dft.holdings import Holding
 from dft.model import DIGEST_SIZE, KIND_DIRECTORY, KIND_FILE, FileEntry
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dft.catalog import Catalog, Holding
+from dft.catalog import Catalog
 from dft.errors import CatalogError, InUse
+from dft.holdings import Holding
 from dft.model import DIGEST_SIZE, KIND_DIRECTORY, KIND_FILE, FileEntry
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,7 @@ def test_everything_is_there_after_reopening(catalog: Catalog) -> None:
 def test_what_was_published_survives_a_killed_session(path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from dft.catalog import *\n"
-        "from dft.model import *\n"
+        "from dft.holdings import *; from dft.model import *\n"
         "catalog = Catalog.open(Path(sys.argv[1])); catalog.register_node('0' * 32, 'n', 'h', '/s')\n"
         "catalog.publish(5, [FileEntry(1, b'a', 0, 0, 0o644, 0, 4)], [Holding(1, 0, 0, frozenset({1}))])\n"
         "catalog._connection.execute('BEGIN')\n"

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dft.catalog import Catalog, Holding
+from dft.catalog import Catalog
 from dft.errors import CatalogError, NameTaken
+from dft.holdings import Holding
 from dft.model import DIGEST_SIZE, KIND_DIRECTORY, KIND_FILE, FileEntry
 from dft.names import parents
 
