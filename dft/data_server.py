@@ -15,6 +15,7 @@ from dft.broadcasting import broadcast
 from dft.chunk_io import ChunkReader, ChunkWriter
 from dft.errors import Cancelled, DftError, LocalFileError, ProtocolError
 from dft.ibcast import BroadcastPart
+from dft.incoming import Stage
 from dft.local_files import LocalTree, copy_to, local_reader
 from dft.messages import Message
 from dft.model import KIND_DIRECTORY, Layout
@@ -22,7 +23,7 @@ from dft.mpi_engine import Engine
 from dft.names import shown
 from dft.probing import probe
 from dft.progress import Completion, Loop
-from dft.store import Stage, Store, default_root
+from dft.store import Store, default_root
 from dft.streams import Buffers, FailedSink, Stop, receive_stream, segment_lengths, send_stream
 
 

@@ -1,0 +1,141 @@
+"""What a transfer brings to a store: it gathers in ``incoming`` and becomes part of the store by renames.
+
+A transfer is published by renames that can be repeated: a crash between any two of them is mended by
+publishing, or discarding, what is still in ``incoming`` (rank 0 says which: its catalog knows).
+"""
+
+from __future__ import annotations
+
+import os
+
+from dft import staging
+from dft.chunk_io import ChunkWriter, copy_chunk
+from dft.contents import Contents, claimed_chunks, store_error
+from dft.manifest import read_manifest, with_digests, write_manifest
+from dft.model import FileEntry, Layout
+
+
+class Stage:
+    """What one transfer has brought to a store so far."""
+
+    def __init__(self, contents: Contents, transfer: int) -> None:
+        self._contents = contents
+        self._transfer = transfer
+        self._root = contents.path(b"incoming", b"%016x" % transfer)
+        self._parts = 0
+
+    def writer(self, layout: Layout) -> ChunkWriter:
+        """Make the sink for one stream of this transfer."""
+        try:
+            files = _IncomingFiles(self._root, layout)
+        except OSError as problem:
+            raise store_error(problem, self._contents.root) from problem
+        return ChunkWriter(layout, files, lambda problem, file: store_error(problem, self._contents.root))
+
+    def seal(self, writer: ChunkWriter) -> None:
+        """Write the manifest of a stream that was taken in whole; after this it survives the process."""
+        layout = with_digests(writer.layout, writer.digests)
+        self._parts += 1
+        try:
+            write_manifest(os.path.join(self._root, b"manifest-%d" % self._parts), layout)
+        except OSError as problem:
+            raise store_error(problem, self._contents.root) from problem
+
+    def publish(self) -> None:
+        """Move everything to its place; what was moved by an earlier try is not there to be moved again."""
+        if not os.path.isdir(self._root):
+            return
+        if os.path.isdir(tree := os.path.join(self._root, b"tree")):
+            staging.merge(tree, self._contents.path(b"files"))
+        incoming = [name for name in os.listdir(self._root) if name.startswith(b"manifest-")]
+        if os.path.isdir(objects := os.path.join(self._root, b"objects")):
+            self._complement(objects, [os.path.join(self._root, name) for name in incoming])
+            staging.merge(objects, self._contents.path(b"objects"))
+        for name in incoming:
+            target = b"%016x-%s" % (self._transfer, name.removeprefix(b"manifest-"))
+            os.rename(os.path.join(self._root, name), self._contents.path(b"manifests", target))
+        in_objects = set(os.listdir(self._contents.path(b"objects")))
+        partial: dict[int, FileEntry] = {}
+        # Those that an earlier try moved count as well: it may have ended before it came to their files.
+        for path in self._contents.manifests(b"%016x-" % self._transfer) if in_objects else ():
+            for entry in read_manifest(path).files:
+                if b"%016x" % entry.file_id in in_objects:
+                    partial[entry.file_id] = entry
+        held = self._contents.held_chunks(partial) if partial else {}
+        for file_id, entry in partial.items():
+            if len(held[file_id]) == entry.chunk_count:
+                self._complete(entry)
+        staging.remove_tree(self._root)
+
+    def _complement(self, objects: bytes, manifests: list[bytes]) -> None:
+        """Copy chunks that are here already into the staged objects that are about to replace theirs."""
+        entries = {entry.file_id: entry for path in manifests for entry in read_manifest(path).files}
+        replacing: dict[int, bytes] = {}
+        for name in os.listdir(objects):
+            if int(name, 16) not in entries:
+                os.unlink(os.path.join(objects, name))
+            elif os.path.lexists(self._contents.path(b"objects", name)):
+                replacing[int(name, 16)] = name
+        if not replacing:
+            return
+        brought, held = claimed_chunks(manifests, replacing), self._contents.held_chunks(replacing)
+        for file_id, name in replacing.items():
+            source = os.open(self._contents.path(b"objects", name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                target = os.open(os.path.join(objects, name), os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    for chunk in sorted(held[file_id] - brought[file_id]):
+                        copy_chunk(source, target, entries[file_id], chunk)
+                finally:
+                    os.close(target)
+            finally:
+                os.close(source)
+
+    def _complete(self, entry: FileEntry) -> None:
+        """Turn a file's object, of which all chunks are here, into a plain file."""
+        source, target = self._contents.object_path(entry), self._contents.file_path(entry.name)
+        if os.path.lexists(target):
+            # It came whole beside the parts that were here.
+            os.unlink(source)
+            return
+        os.truncate(source, entry.size)
+        os.chmod(source, entry.mode & 0o555 | 0o400)
+        os.utime(source, ns=(entry.mtime_ns, entry.mtime_ns))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.rename(source, target)
+
+
+class _IncomingFiles:
+    """Opens files for one stream: whole new ones in the staged tree, parts as objects.
+
+    Nothing that is published is written to: what comes may turn out to be damaged.
+    """
+
+    def __init__(self, root: bytes, layout: Layout) -> None:
+        self._layout = layout
+        self._objects = os.path.join(root, b"objects")
+        paths = [entry.name for entry in layout.files]
+        self._tree = staging.StagedTree(os.path.join(root, b"tree"), layout, paths, read_only=True)
+
+    def open(self, file: int) -> tuple[int, bool]:
+        if file not in self._tree.in_parts:
+            return self._tree.open(file)
+        os.makedirs(self._objects, exist_ok=True)
+        path = os.path.join(self._objects, b"%016x" % self._layout.files[file].file_id)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), True
+
+    def close(self, file: int, descriptor: int) -> None:
+        if file in self._tree.in_parts:
+            # Zeros at its end were skipped, and are there to be read all the same.
+            os.ftruncate(descriptor, self._layout.files[file].size)
+        else:
+            self._tree.close(file, descriptor)
+
+    def write_whole(self, file: int, data: memoryview) -> None:
+        self._tree.write_whole(file, data)
+
+    def finish(self) -> None:
+        self._tree.finish()
+
+    def make_directory(self, file: int) -> None:
+        self._tree.make_directory(file)
