@@ -97,7 +97,7 @@ def _first_process(under_launcher: bool) -> int:
         if not under_launcher:
             from dft.launch import launch
 
-            return launch(options.ranks, sys.argv[1:])
+            return launch(options, sys.argv[1:])
     except ShowText as shown:
         print(shown, end="")
         return 0

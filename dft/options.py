@@ -24,13 +24,17 @@ Usage:
   dft [options] -c COMMANDS
 
 Under mpirun (mpirun -np N dft) rank 0 is the metadata server and takes the commands, every other rank
-is a data server. Without mpirun dft starts itself on this machine.
+is a data server. Without mpirun dft starts mpirun itself: on the hosts that are named or that a Slurm or
+OAR job has, with rank 0 here and a data server on each of them; else on this machine alone.
 
 Options:
   -c COMMANDS          Run commands, separated by ';', and leave.
   --script FILE        Run the commands of a file and leave; - is standard input.
   --keep-going         In a script, go on after a command that failed.
-  -n RANKS             Without mpirun: number of ranks to start, rank 0 included [default: 4].
+  -n RANKS             Start this many ranks on this machine, rank 0 included [default: 4].
+  --hosts HOSTS        Start a data server on each of these hosts, as n[01-16],head ($DFT_HOSTS).
+  --hostfile FILE      Start a data server on each host that the file names, one a line ($DFT_HOSTFILE).
+  --mpirun-args ARGS   Further options for mpirun, quoted as in a shell ($DFT_MPIRUN_ARGS).
   --store DIR          Each node's store ($DFT_STORE) [default: dft-UID in the node's temporary directory].
   --catalog FILE       Rank 0's catalog ($DFT_CATALOG) [default: dft/catalog.db in $XDG_STATE_HOME].
   --chunk-size SIZE    Unit of storage, as 512K or 4M ($DFT_CHUNK_SIZE) [default: 4M].
@@ -43,7 +47,7 @@ Options:
   --version            Show the version.
 """
 
-_DEFAULTS = {"--chunk-size": "4M", "--segment-size": "1M", "--window": "8", "-n": "4"}
+_DEFAULTS = {"--chunk-size": "4M", "--segment-size": "1M", "--window": "8"}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -61,7 +65,11 @@ class Options(msgspec.Struct, frozen=True):
     script: str | None
     commands: str | None
     keep_going: bool
-    ranks: int
+    #: What dft starts where it is the launcher: ranks on this machine, or data servers on hosts, or neither.
+    ranks: int | None
+    hosts: str | None
+    hostfile: str | None
+    mpirun_args: list[str]
 
 
 class ShowText(Exception):
@@ -90,6 +98,14 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
         variable = "DFT_" + option.lstrip("-").upper()
         return bool(found[option]) or environment.get(variable, "") not in ("", "0")
 
+    places = ("-n", "--hosts", "--hostfile")
+    if len(given := [option for option in places if found[option] is not None]) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other: each host has one data server")
+
+    def place(option: str) -> str | None:
+        # One on the command line goes before all in the environment.
+        return found[option] if given else value(option)
+
     store = value("--store") or ""
     try:
         store.encode()
@@ -108,7 +124,10 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
         script=found["--script"],
         commands=found["-c"],
         keep_going=bool(found["--keep-going"]),
-        ranks=_number("-n", value("-n"), 2, 4096),
+        ranks=None if found["-n"] is None else _number("-n", found["-n"], 2, 4096),
+        hosts=place("--hosts"),
+        hostfile=place("--hostfile"),
+        mpirun_args=_words("--mpirun-args", value("--mpirun-args")),
     )
 
 
@@ -118,6 +137,15 @@ def _what_is_wrong(text: str) -> str:
         return f"{unmatched[0]} is not understood"
     line = text.strip().splitlines()[0] if text.strip() else ""
     return "wrong arguments" if not line or line.lower().startswith("usage") else line
+
+
+def _words(option: str, text: str | None) -> list[str]:
+    import shlex
+
+    try:
+        return shlex.split(text or "")
+    except ValueError as problem:
+        raise UsageError(f"{option} {_brief(text)}: {str(problem).lower()}") from problem
 
 
 def _brief(text: str | None) -> str:

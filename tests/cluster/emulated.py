@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.harness import ROOT, TOKEN, Run, Sandbox, remove_tree, test_environment
+from tests.harness import ROOT, TOKEN, Completed, Run, Sandbox, remove_tree, test_environment
 
 HERE = Path(__file__).resolve().parent
 #: Shared by all nodes, which /tmp is not; one directory below it for each pytest process.
@@ -102,6 +102,22 @@ class Cluster(Sandbox):
             *(*(self.options or ()), *args),
         ]
         return Run(command, environ, cwd or self.work, timeout)
+
+    def start_launcher(self, *args: str, env: Mapping[str, str] | None = None, timeout: float = 60) -> Run:
+        """Start dft on n00 as a person there does, without mpirun: ``args`` name the hosts."""
+        agent = {"PRTE_MCA_plm_ssh_agent": str(HERE / "minicluster-agent")}
+        environ = test_environment(self.home, {**self.environ, **agent, **(env or {})})
+        at_n00 = (sys.executable, str(HERE / "minicluster"), "exec", "n00")
+        command = [*at_n00, sys.executable, *self.module, *(self.options or ()), *args]
+        return Run(command, environ, self.work, timeout)
+
+    def launch(self, *args: str, env: Mapping[str, str] | None = None, timeout: float = 60) -> Completed:
+        """Run dft to its end as ``start_launcher`` starts it."""
+        run = self.start_launcher(*args, env=env, timeout=timeout)
+        try:
+            return run.wait()
+        finally:
+            run.kill()
 
     def close(self) -> None:
         """Power everything off and remove what the cluster wrote."""

@@ -14,7 +14,7 @@ from dft.options import ShowText, parse_options
 def test_defaults() -> None:
     options = parse_options([], {"HOME": "/home/u"})
     assert (options.chunk_size, options.segment_size, options.window) == (4 << 20, 1 << 20, 8)
-    assert (options.ranks, options.store, options.script, options.commands) == (4, "", None, None)
+    assert (options.ranks, options.store, options.script, options.commands) == (None, "", None, None)
     assert not (options.json or options.quiet or options.verbose or options.keep_going)
     assert options.catalog.endswith("/.local/state/dft/catalog.db")
     assert parse_options([], {"XDG_STATE_HOME": "/state"}).catalog == "/state/dft/catalog.db"
