@@ -40,7 +40,7 @@ async def broadcast(
             # Half of the memory: with a longer window the chain below MPI became slower (ADR 0004).
             pool = Buffers(route.segment_size + TRAILER, max(2, memory // 2 // route.segment_size))
             group = [rank for host in route.hosts for rank in host]
-            return await broadcast_by_mpi(engine, group, parts, pool, stop)
+            return await broadcast_by_mpi(engine, group, route.tag, parts, pool, stop)
         return await _relay_all(engine, route, parts, memory, stop)
 
 
@@ -49,7 +49,7 @@ async def _relay_all(
 ) -> DftError | None:
     error: DftError | None = None
     complete = True
-    for part in parts:
+    for number, part in enumerate(parts):
         if complete:
             fanout = Fanout(route.algorithm, rooted(route.hosts, part.root))
             least = buffers_needed(fanout, route.segment_size, route.in_flight)
@@ -57,7 +57,16 @@ async def _relay_all(
             lengths = segment_lengths(part.size, route.segment_size)
             pool = Buffers(route.segment_size, count)
             relay = Relay(
-                engine, fanout, lengths, route.in_flight, route.tag, pool, part.source, part.sink, stop
+                engine,
+                fanout,
+                lengths,
+                route.in_flight,
+                route.tag,
+                pool,
+                part.source,
+                part.sink,
+                stop,
+                number,
             )
             problem = await relay.run()
             complete = relay.complete

@@ -15,7 +15,7 @@ from dft.catalog import Catalog
 from dft.errors import Cancelled, DftError, ProtocolError, StoreError, Terminated, UsageError
 from dft.messages import Message
 from dft.model import NodeId
-from dft.mpi_engine import MAX_TAG, Engine
+from dft.mpi_engine import Engine
 from dft.nodesets import expand, fold
 from dft.progress import Completion, Task, settled
 from dft.streams import Buffers, Stop
@@ -199,8 +199,8 @@ class Cluster:
         return {node.number: node for node in self.nodes}
 
     def next_tag(self) -> int:
-        """Return the tag of a new stream; 32766 streams pass before one comes again."""
-        self._last_tag = self._last_tag % MAX_TAG + 1
+        """Return the number of a new stream, which no other one of this session has."""
+        self._last_tag += 1
         return self._last_tag
 
     def window_for(self, streams: int) -> int:

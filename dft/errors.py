@@ -97,6 +97,12 @@ class ProtocolError(DftError):
     exit_code = 40
 
 
+class NotAuthentic(DftError):
+    """What came was not sealed with this session's key, or was changed on the way."""
+
+    exit_code = 41
+
+
 class InternalError(DftError):
     """A bug in dft: the one kind whose message asks for a report."""
 
@@ -140,6 +146,7 @@ FAULTS: dict[str, type[DftError]] = {
         TransportError,
         PeerLost,
         ProtocolError,
+        NotAuthentic,
         InternalError,
         Cancelled,
         Terminated,

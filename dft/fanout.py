@@ -50,6 +50,8 @@ class Route(msgspec.Struct, frozen=True, array_like=True):
             raise ProtocolError(f"unknown algorithm {self.algorithm}")
         if not 0 < self.segment_size < 2**31:
             raise ProtocolError(f"segment size {self.segment_size} out of range")
+        if not 0 <= self.tag < 2**63:
+            raise ProtocolError(f"stream {self.tag} is out of range")
         if not 0 < self.in_flight <= 2**16:
             raise ProtocolError(f"{self.in_flight} segments in flight are out of range")
         return ranks

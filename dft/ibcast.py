@@ -1,6 +1,7 @@
 """A broadcast by MPI's own non-blocking broadcast of segments, with a window of them under way.
 
-A segment carries a status byte, so that all ranks stop at the same one.
+A segment carries a status byte, so that all ranks stop at the same one.  MPI wants every rank to know its
+length beforehand, so it is never compressed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dft.errors import DftError, ProtocolError, told
 from dft.progress import Completion, Loop
-from dft.streams import Buffers, Sink, Source, Stop, Writer, segment_lengths
+from dft.streams import Buffers, Outgoing, Sink, Source, Stop, Writer, incoming, segment_lengths
 
 if TYPE_CHECKING:
     from dft.mpi_engine import Engine
@@ -44,6 +45,7 @@ class BroadcastPart:
 async def broadcast_by_mpi(
     engine: Engine,
     group: Sequence[int],
+    tag: int,
     parts: Sequence[BroadcastPart],
     buffers: Buffers,
     stop: Stop,
@@ -51,14 +53,23 @@ async def broadcast_by_mpi(
     """Take part in a broadcast of all parts in order; every rank of the group does.
 
     Returns this rank's own error (its source or its sink), or a ProtocolError where another rank broke
-    off.  buffers: the broadcast's alone, for segments of TRAILER bytes less; their number is the window.
-    A root that cannot go on marks its next segments as aborted; since no rank can have posted more than a
-    window beyond a segment that it has not seen, all stop exactly one window later.
+    off.  tag: the stream's number.  buffers: the broadcast's alone, for segments of TRAILER bytes less; their
+    number is the window.  A root that cannot go on marks its next segments as aborted; since no rank can have
+    posted more than a window beyond a segment that it has not seen, all stop exactly one window later.
     """
-    size = buffers.segment_size - TRAILER
-    segments = [(part, length) for part in parts for length in segment_lengths(part.size, size)]
+    size, codec = buffers.segment_size - TRAILER, engine.codec
+    # Of each segment the part, the length of its contents, and of itself on the wire.
+    segments: list[tuple[BroadcastPart, int, int]] = []
+    writers: dict[int, Writer] = {}
+    outgoing: dict[int, Outgoing] = {}
+    for number, part in enumerate(parts):
+        lengths = segment_lengths(part.size, size)
+        segments += [(part, length, length + codec.overhead(i)) for i, length in enumerate(lengths)]
+        sink = incoming(part.sink, codec.opener(tag, number, fixed=True), lengths)
+        writers[id(part)] = Writer(engine.loop, sink, lambda error: None)
+        if part.source is not None:
+            outgoing[id(part)] = Outgoing(part.source, codec.sealer(tag, number, fixed=True))
     end, window = len(segments), buffers.count
-    writers = {id(part): Writer(engine.loop, part.sink, lambda error: None) for part in parts}
     in_flight: deque[tuple[int, memoryview, Completion[int]]] = deque()
     own_error: DftError | None = None
     aborted = False
@@ -68,7 +79,7 @@ async def broadcast_by_mpi(
         index, buffer, completion = in_flight[0]
         await completion
         in_flight.popleft()
-        part, length = segments[index]
+        part, _, length = segments[index]
         if buffer[length] == ABORTED:
             end, aborted = min(end, index + window), True
         elif part.root != engine.rank and not aborted:
@@ -81,7 +92,7 @@ async def broadcast_by_mpi(
             await retire()
         if index >= end:
             break
-        part, length = segments[index]
+        part, contents, length = segments[index]
         buffer = buffers.take()
         assert buffer is not None, "a broadcast has buffers of its own"
         if part.root == engine.rank:
@@ -90,8 +101,7 @@ async def broadcast_by_mpi(
                 try:
                     if stop.reason is not None:
                         raise stop.reason
-                    assert part.source is not None
-                    await engine.loop.in_thread(part.source.read_into, buffer[:length])
+                    await engine.loop.in_thread(outgoing[id(part)].fill, buffer, contents)
                 except Exception as problem:
                     own_error, aborted, end = told(problem), True, min(end, index + window)
             if aborted:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dft import mpi_settings
+from dft.codec import Codec
 from dft.errors import TransportError
 from dft.progress import Completion, Loop
 
@@ -26,8 +27,8 @@ mpi4py.rc.finalize = False
 
 from mpi4py import MPI  # noqa: E402
 
-#: Tags of streams are 1 to ``MAX_TAG``.  Open MPI makes a group's communicator by messages that any
-#: receive with their tag could take away.  MPI promises that a tag of 32767 is legal.
+#: Streams are numbered from 0; their MPI tags are 1 to ``MAX_TAG``.  Open MPI makes a group's communicator by
+#: messages that any receive with their tag could take away.  MPI promises that a tag of 32767 is legal.
 MAX_TAG = 32766
 _CONTROL_TAG = 0
 _GROUP_TAG = 32767
@@ -59,6 +60,8 @@ class Engine:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
+        #: How segments are written on the wire; streams and broadcasts use it.
+        self.codec = Codec()
         # No other library communicates in this process: duplicates would only make ranks wait (ADR 0006).
         self._world = MPI.COMM_WORLD
         self.rank = self._world.Get_rank()
@@ -146,16 +149,16 @@ class Engine:
             raise TransportError(f"rank {self.rank}: cannot send to rank {dest}: {problem}") from problem
 
     def isend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
-        """Start sending a segment; the buffer must not change until it is done."""
-        return self._watch(self._world.Isend([buffer, MPI.BYTE], dest, tag), buffer)
+        """Start sending a segment of stream ``tag``; the buffer must not change until it is done."""
+        return self._watch(self._world.Isend([buffer, MPI.BYTE], dest, _tag(tag)), buffer)
 
     def issend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
         """Start sending a segment; done when the receiver has matched it, and not before."""
-        return self._watch(self._world.Issend([buffer, MPI.BYTE], dest, tag), buffer)
+        return self._watch(self._world.Issend([buffer, MPI.BYTE], dest, _tag(tag)), buffer)
 
     def irecv(self, buffer: memoryview, source: int, tag: int) -> PendingReceive:
         """Start receiving a segment of at most the buffer's size."""
-        request = self._world.Irecv([buffer, MPI.BYTE], source, tag)
+        request = self._world.Irecv([buffer, MPI.BYTE], source, _tag(tag))
         pending = PendingReceive(request)
         self._register(pending, request, buffer)
         return pending
@@ -178,6 +181,11 @@ class Engine:
         """Finalize MPI; every rank does, after its last message."""
         _never_delay_small_messages()
         MPI.Finalize()
+
+
+def _tag(stream: int) -> int:
+    """Return MPI's tag for a stream: ``MAX_TAG`` others begin before one comes again."""
+    return stream % MAX_TAG + 1
 
 
 def _never_delay_small_messages() -> None:

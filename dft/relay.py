@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dft.errors import DftError, ProtocolError, told
 from dft.fanout import Fanout, Step
 from dft.progress import Completion, Task, gather
-from dft.streams import Buffers, Sink, Source, Stop, Writer, read_all
+from dft.streams import Buffers, Outgoing, Sink, Source, Stop, Writer, fill_all, incoming
 
 if TYPE_CHECKING:
     from dft.mpi_engine import Engine, PendingReceive
@@ -62,22 +62,27 @@ class Relay:
         source: Source | None,
         sink: Sink | None,
         stop: Stop,
+        part: int = 0,
     ) -> None:
         """Prepare; ``run`` does it.
 
-        lengths: bytes of each segment.  in_flight: segments under way from this rank.  buffers: a pool for
-        this relay alone, of ``buffers_needed`` at least.  source: on the root.  sink: where the bytes go on
-        another rank; None to pass them on without keeping any.
+        lengths: bytes of each segment's contents.  in_flight: segments under way from this rank.  buffers:
+        a pool for this relay alone, of ``buffers_needed`` at least.  source: on the root.  sink: where the
+        bytes go on another rank; None to pass them on without keeping any.  part: of several with one tag.
         """
         self._engine = engine
-        self._lengths = lengths
+        #: Bytes of each segment on the wire: where they are coded, once it has come or was read.
+        self._lengths = list(lengths)
+        opener = engine.codec.opener(tag, part)
+        self._coded = opener is not None
         self._tag = tag
         self._buffers = buffers
         self._per_job = _per_job(buffers.segment_size)
         self._source = source
+        self._outgoing = Outgoing(source, engine.codec.sealer(tag, part)) if source is not None else None
         self._stop = stop
         self._in_flight, self._ahead = in_flight, ahead(in_flight)
-        self._writer = Writer(engine.loop, sink, lambda error: None)
+        self._writer = Writer(engine.loop, incoming(sink, opener, lengths), lambda error: None)
         self._keeps = sink is not None
         self._receives = fanout.receives(engine.rank, len(lengths))
         self._sends = list(fanout.sends(engine.rank, len(lengths)))
@@ -99,7 +104,7 @@ class Relay:
         Returns this rank's own error (its source or its sink), or a ProtocolError where the root broke off.
         """
         loop = self._engine.loop
-        come = self._read(self._source) if self._source is not None else self._receive()
+        come = self._read(self._outgoing) if self._outgoing is not None else self._receive()
         tasks: list[Task[None]] = [loop.spawn(come), loop.spawn(self._send())]
         if self._keeps:
             tasks.append(loop.spawn(self._write()))
@@ -122,20 +127,21 @@ class Relay:
         count, step = len(self._lengths), self._per_job
         return [range(first, min(count, first + step)) for first in range(0, count, step)]
 
-    async def _read(self, source: Source) -> None:
+    async def _read(self, outgoing: Outgoing) -> None:
         for numbers in self._jobs():
             buffers = [await self._buffers.wait() for _ in numbers]
-            filled = [buffer[: self._lengths[n]] for n, buffer in zip(numbers, buffers, strict=True)]
+            lengths = self._lengths[numbers.start : numbers.stop]
             try:
                 if self._stop.reason is not None:
                     raise self._stop.reason
-                await self._engine.loop.in_thread(read_all, source, filled)
+                filled = await self._engine.loop.in_thread(fill_all, outgoing, buffers, lengths)
             except Exception as problem:  # even a bug must not leave the other ranks waiting
                 self._own_error = told(problem)
                 for buffer in buffers:
                     self._buffers.give_back(buffer)
                 self._break_off(numbers[0])
                 return
+            self._lengths[numbers.start : numbers.stop] = filled
             for number, buffer in zip(numbers, buffers, strict=True):
                 self._hold(number, buffer)
 
@@ -147,7 +153,7 @@ class Relay:
             if step.segment > self._end:
                 self._buffers.give_back(buffer)
                 continue
-            receive = self._engine.irecv(buffer[: self._buffers.segment_size], step.peer, self._tag)
+            receive = self._engine.irecv(buffer, step.peer, self._tag)
             self._posted[step.segment] = receive
             receive.when_done(partial(self._came, step, buffer, receive))
         while self._posted:
@@ -162,7 +168,9 @@ class Relay:
         count = receive.result()
         if step.segment < self._end and count > 0:
             expected = self._lengths[step.segment]
-            if count != expected and self._own_error is None:
+            if self._coded:
+                self._lengths[step.segment] = count
+            elif count != expected and self._own_error is None:
                 # The others still have to be served, and find by the digests that this is not the file.
                 text = f"rank {step.peer} sent a segment of {count} bytes, expected {expected}"
                 self._own_error = ProtocolError(text)

@@ -4,6 +4,8 @@ A stream's size is known to both ends before it starts, and so is the size of ev
 that cannot go on never leaves the other one waiting: a sender sends an empty segment, and a receiver that
 cannot write goes on receiving, and reports at the end.
 
+Segments travel as they are, or coded (``codec``): then an end learns from MPI how long each one is.
+
 Memory: a stream holds at most ``window`` buffers of one segment each.
 """
 
@@ -14,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from dft.codec import ROOM, Opener, Sealer
 from dft.errors import DftError, ProtocolError, told
 from dft.progress import Completion, Loop
 
@@ -42,6 +45,51 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Let go of open files; nothing more is written."""
+
+
+class Outgoing:
+    """Fills buffers with a source's segments as they go on the wire; on a thread, one call at a time."""
+
+    def __init__(self, source: Source, sealer: Sealer | None) -> None:
+        self._source = source
+        self._sealer = sealer
+        self._plain = memoryview(b"")
+
+    def fill(self, buffer: memoryview, length: int) -> int:
+        """Put the next ``length`` bytes of the source into the buffer; return what they take up there."""
+        if self._sealer is None:
+            self._source.read_into(buffer[:length])
+            return length
+        if len(self._plain) < length:
+            self._plain = memoryview(bytearray(length))
+        self._source.read_into(self._plain[:length])
+        return self._sealer.seal(self._plain[:length], buffer)
+
+
+class Incoming:
+    """The sink of coded segments: hands their contents, of these lengths, to another sink."""
+
+    def __init__(self, sink: Sink, opener: Opener, lengths: Sequence[int]) -> None:
+        self._sink = sink
+        self._opener = opener
+        self._lengths = iter(lengths)
+
+    def write(self, buffer: memoryview) -> None:
+        """Take the next segment as it came from the wire."""
+        self._sink.write(memoryview(self._opener.open(buffer, next(self._lengths))))
+
+    def finish(self) -> None:
+        """All segments were taken."""
+        self._sink.finish()
+
+    def close(self) -> None:
+        """Let go of the other sink's files."""
+        self._sink.close()
+
+
+def incoming(sink: Sink | None, opener: Opener | None, lengths: Sequence[int]) -> Sink | None:
+    """Return what takes a stream's segments from the wire: the sink itself where they are not coded."""
+    return sink if sink is None or opener is None else Incoming(sink, opener, lengths)
 
 
 class FailedSink:
@@ -74,7 +122,10 @@ class Stop:
 
 
 class Buffers:
-    """Page-aligned buffers of one segment, reused for the life of the rank, at most ``count`` at a time."""
+    """Page-aligned buffers of one segment, reused for the life of the rank, at most ``count`` at a time.
+
+    segment_size: bytes of a segment's contents; a buffer has room for what the codec adds.
+    """
 
     def __init__(self, segment_size: int, count: int) -> None:
         self.segment_size = segment_size
@@ -84,12 +135,12 @@ class Buffers:
         self._waiting: deque[Completion[memoryview]] = deque()
 
     def take(self) -> memoryview | None:
-        """Return a buffer of ``segment_size`` bytes, or None while all are in use."""
+        """Return a buffer, or None while all are in use."""
         if self._free:
             return self._free.pop()
         if self._made < self.count:
             self._made += 1
-            return memoryview(mmap.mmap(-1, self.segment_size))
+            return memoryview(mmap.mmap(-1, self.segment_size + ROOM))
         return None
 
     async def wait(self) -> memoryview:
@@ -127,6 +178,7 @@ async def send_stream(
 ) -> None:
     """Send ``size`` bytes of a source to rank ``dest``; raise its error, or the reason of a stop."""
     in_flight: deque[Completion[int]] = deque()
+    outgoing = Outgoing(source, engine.codec.sealer(tag))
 
     def send(buffer: memoryview, length: int) -> None:
         sent = engine.isend(buffer[:length], dest, tag)
@@ -143,11 +195,11 @@ async def send_stream(
                 try:
                     if stop.reason is not None:
                         raise stop.reason
-                    await engine.loop.in_thread(source.read_into, buffer[:length])
+                    count = await engine.loop.in_thread(outgoing.fill, buffer, length)
                 except BaseException:
                     send(buffer, 0)
                     raise
-                send(buffer, length)
+                send(buffer, count)
         finally:
             for sent in in_flight:
                 await sent
@@ -187,10 +239,9 @@ class Writer:
                 self._on_error(self.error)
 
 
-def read_all(source: Source, segments: Sequence[memoryview]) -> None:
-    """Fill segments in order."""
-    for segment in segments:
-        source.read_into(segment)
+def fill_all(outgoing: Outgoing, buffers: Sequence[memoryview], lengths: Sequence[int]) -> list[int]:
+    """Fill buffers with the next segments, in order; return what each takes up."""
+    return [outgoing.fill(buffer, length) for buffer, length in zip(buffers, lengths, strict=True)]
 
 
 def _write_all(sink: Sink, segments: Sequence[memoryview]) -> None:
@@ -215,7 +266,8 @@ async def receive_stream(
     """
     lengths = segment_lengths(size, buffers.segment_size)
     posted: deque[tuple[memoryview, PendingReceive]] = deque()
-    writer = Writer(engine.loop, sink, on_error)
+    opener = engine.codec.opener(tag)
+    writer = Writer(engine.loop, incoming(sink, opener, lengths), on_error)
     next_post, complete = 0, False
     with engine.loop.moving(size):
         try:
@@ -224,16 +276,17 @@ async def receive_stream(
                     buffer = buffers.take() if posted else await buffers.wait()
                     if buffer is None:
                         break
-                    receive = engine.irecv(buffer[: buffers.segment_size], source, tag)
+                    receive = engine.irecv(buffer, source, tag)
                     posted.append((buffer, receive))
                     next_post += 1
                 buffer, receive = posted[0]
                 count = await receive
                 posted.popleft()
-                if count == length:
-                    await writer.write(buffer[:length])
+                right = count == length if opener is None else count > 0
+                if right:
+                    await writer.write(buffer[:count])
                 buffers.give_back(buffer)
-                if count != length:
+                if not right:
                     # A sender that was told of this sink's error stops: the error is the cause.
                     raise writer.error or ProtocolError(
                         f"rank {source} stopped sending"

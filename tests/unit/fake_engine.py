@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from dft.codec import Codec, Coding
 from dft.progress import Completion, Loop, Task, settled
 
 
@@ -75,10 +76,11 @@ class Broadcasting:
 class Network:
     """What connects the engines.  eager: a send ends when its bytes are copied, not when they are received.
 
-    Outcomes are told in an order that ``rng`` chooses, some of them late.
+    Outcomes are told in an order that ``rng`` chooses, some of them late.  coding: of all engines' segments.
     """
 
-    def __init__(self, seed: int, eager: bool) -> None:
+    def __init__(self, seed: int, eager: bool, coding: Coding | None = None) -> None:
+        self.coding = coding or Coding()
         self.loop = CountingLoop(threads=2)
         self.rng = random.Random(seed)
         self.eager = eager
@@ -159,6 +161,8 @@ class FakeEngine:
         self.network = network
         self.rank = rank
         self.loop = network.loop
+        self.codec = Codec()
+        self.codec.switch(network.coding)
 
     def isend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
         sent: Completion[int] = Completion()

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from dft.codec import COMPRESS, Coding
 from dft.errors import Cancelled, LocalFileError, StoreFull
 from dft.progress import Completion
 from dft.streams import Buffers, Stop
@@ -98,6 +99,11 @@ def data_of(size: int, number: int = 0) -> bytes:
 
 def places(size: int) -> st.SearchStrategy[int | None]:
     return st.none() | st.integers(0, size)
+
+
+def codings() -> st.SearchStrategy[Coding]:
+    secrets = st.sampled_from([b"", bytes(range(32))])
+    return st.just(Coding()) | st.builds(Coding, st.sampled_from(COMPRESS), st.just(True), secrets)
 
 
 async def later(network: Network, turns: int, stop: Stop) -> None:

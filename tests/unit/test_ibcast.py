@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dft.codec import Coding
 from dft.errors import ProtocolError, StoreFull
 from dft.ibcast import TRAILER, BroadcastPart, broadcast_by_mpi
 from dft.streams import Buffers, FailedSink, Stop, segment_lengths
 from tests.unit.fake_engine import Network
-from tests.unit.stream_ends import BytesSink, BytesSource, all_given_back, data_of, later, places
+from tests.unit.stream_ends import BytesSink, BytesSource, all_given_back, codings, data_of, later, places
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Broadcasts:
     window: int
     seed: int
     eager: bool
+    coding: Coding
 
 
 @st.composite
@@ -55,13 +57,14 @@ def broadcasts(draw: Any) -> Broadcasts:
         draw(st.integers(1, 5)),
         draw(st.integers(0, 2**16)),
         draw(st.booleans()),
+        draw(codings()),
     )
 
 
 @given(broadcasts())
 @settings(max_examples=250)
 def test_all_ranks_of_a_broadcast_end_together(case: Broadcasts) -> None:
-    network = Network(case.seed, case.eager)
+    network = Network(case.seed, case.eager, case.coding)
     stops = {rank: Stop() for rank in case.ranks}
     pools = {rank: Buffers(case.segment + TRAILER, case.window) for rank in case.ranks}
     sources: dict[int, BytesSource] = {}
@@ -77,7 +80,9 @@ def test_all_ranks_of_a_broadcast_end_together(case: Broadcasts) -> None:
                 fails = case.sinks_fail.get((rank, i))
                 sink = sinks[rank, i] = BytesSink(None if fails is None else min(fails, part.size))
             parts.append(BroadcastPart(part.root, part.size, source, sink))
-        coroutines.append(broadcast_by_mpi(network.engine(rank), case.ranks, parts, pools[rank], stops[rank]))
+        coroutines.append(
+            broadcast_by_mpi(network.engine(rank), case.ranks, 3, parts, pools[rank], stops[rank])
+        )
     late = [later(network, turns, stops[rank]) for rank, turns in case.stops.items()]
     tasks = network.run(*coroutines, *late)
     results = {rank: task.result() for rank, task in zip(case.ranks, tasks, strict=False)}
@@ -128,6 +133,7 @@ def test_a_broadcast_stops_one_window_after_its_sender() -> None:
         broadcast_by_mpi(
             network.engine(rank),
             range(4),
+            3,
             [BroadcastPart(0, 1000, None if rank else source, sinks[rank - 1] if rank else None)],
             Buffers(10 + TRAILER, window),
             Stop(),
@@ -149,6 +155,7 @@ def test_a_failed_sink_reports_and_the_others_get_their_copy() -> None:
         broadcast_by_mpi(
             network.engine(rank),
             range(3),
+            3,
             [BroadcastPart(0, 100, None if rank else BytesSource(data), given_sinks[rank])],
             Buffers(10 + TRAILER, 3),
             Stop(),
@@ -168,6 +175,7 @@ def test_a_bug_on_one_rank_of_a_broadcast_does_not_hang_the_others(end: str) -> 
         broadcast_by_mpi(
             network.engine(rank),
             range(2),
+            3,
             [BroadcastPart(0, 100, None if rank else source, sink if rank else None)],
             Buffers(10 + TRAILER, 2),
             Stop(),

@@ -23,6 +23,7 @@ from tests.unit.builders import cases, file_entry, small_names
 KINDS: tuple[type[Message], ...] = (*get_args(Request), *get_args(answers.Answer))
 
 int64 = st.integers(-(2**63), 2**63 - 1)
+streams = st.integers(0, 2**63 - 1)
 layouts = cases().map(lambda case: case.layout)
 entries = st.lists(layouts, max_size=2).map(lambda some: [entry for one in some for entry in one.files])
 by_type: dict[Any, st.SearchStrategy[Any]] = {
@@ -37,6 +38,7 @@ by_type: dict[Any, st.SearchStrategy[Any]] = {
     list[tuple[bytes, str]]: st.lists(st.tuples(st.binary(max_size=9), st.text(max_size=9)), max_size=3),
 }
 special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
+    **{(kind, "tag"): streams for kind in (requests.Receive, requests.Send, requests.Probe)},
     (requests.Welcome, "index_on_host"): st.integers(0, 2**20 - 1),
     (requests.Welcome, "window"): st.integers(1, 2**16),
     (requests.Welcome, "segment_size"): st.integers(1, 2**31 - 1),
@@ -54,7 +56,9 @@ def broadcasts(draw: Any) -> Message:
             hosts.append([])
     algorithm = draw(st.sampled_from(["mpi", "chain", "binomial", "circulant"]))
     size = draw(st.integers(1, 2**31 - 1))
-    route = Route(algorithm, [host for host in hosts if host], size, draw(st.integers(1, 2**16)), draw(int64))
+    route = Route(
+        algorithm, [host for host in hosts if host], size, draw(st.integers(1, 2**16)), draw(streams)
+    )
     rounds = draw(st.lists(st.builds(Round, st.sampled_from(group), layouts), max_size=3))
     return requests.Broadcast(draw(int64), draw(int64), route, rounds, draw(st.booleans()))
 
@@ -254,6 +258,10 @@ def test_a_broadcast_in_range_is_taken() -> None:
         broadcast_by(size=0),
         broadcast_by(size=-1),
         broadcast_by(size=2**31),
+        requests.Broadcast(1, 2, Route("chain", [[1], [2]], 1, 1, -1), [Round(1, LAYOUT)], True),
+        requests.Receive(1, 2, 3, -1, LAYOUT),
+        requests.Send(1, 2, 3, -1, LAYOUT),
+        requests.Probe(1, [1, 2], -1),
         requests.Place(1, b"relative", [], []),
         requests.Place(1, b"/to", [], [b"one too many"]),
         requests.Place(1, b"/to", [FileEntry(1, b"f", 0, 0, 0, 0, 1)], [b"../out"]),

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dft import relay as relay_module
+from dft.codec import Coding
 from dft.errors import Cancelled, DftError, InternalError, LocalFileError, ProtocolError, StoreFull
 from dft.fanout import SCHEDULED, Fanout
 from dft.relay import Relay, buffers_needed
 from dft.streams import Buffers, FailedSink, Stop, segment_lengths
 from tests.unit.fake_engine import Network
-from tests.unit.stream_ends import BytesSink, BytesSource, all_given_back, data_of, later, places
+from tests.unit.stream_ends import BytesSink, BytesSource, all_given_back, codings, data_of, later, places
 
 TAG = 7
 
@@ -63,6 +64,7 @@ class Broadcast:
     stop_after: int | None
     seed: int
     in_flight: int = 4
+    coding: Coding | None = None
 
 
 @st.composite
@@ -98,6 +100,7 @@ def broadcasts(draw: Any, fails: bool = True) -> Broadcast:
         draw(st.none() | st.none() | st.integers(0, 40)) if fails else None,
         draw(st.integers(0, 2**16)),
         draw(st.integers(1, 6)),
+        draw(codings()),
     )
 
 
@@ -109,7 +112,7 @@ class Played:
             self._play(case)
 
     def _play(self, case: Broadcast) -> None:
-        self.network = Network(case.seed, eager=False)
+        self.network = Network(case.seed, eager=False, coding=case.coding)
         self.data = data_of(case.size)
         self.source = BytesSource(self.data, case.source_fails, case.source_error("the source fails"))
         self.stop = Stop()

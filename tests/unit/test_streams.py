@@ -11,10 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dft.codec import ROOM, Coding
 from dft.errors import Cancelled, DftError, ProtocolError, StoreFull
 from dft.streams import Buffers, FailedSink, Stop, receive_stream, segment_lengths, send_stream
 from tests.unit.fake_engine import Network
-from tests.unit.stream_ends import BytesSink, BytesSource, all_given_back, data_of, error_of, later, places
+from tests.unit.stream_ends import (
+    BytesSink,
+    BytesSource,
+    all_given_back,
+    codings,
+    data_of,
+    error_of,
+    later,
+    places,
+)
 
 
 @given(st.integers(0, 1000), st.integers(1, 50))
@@ -54,6 +64,7 @@ def one_to_one(draw: Any) -> OneToOne:
     buffer_counts=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     seed=st.integers(0, 2**16),
     eager=st.booleans(),
+    coding=codings(),
 )
 @settings(max_examples=250)
 def test_streams_between_two_ranks_end_well_or_with_the_right_error(
@@ -63,9 +74,10 @@ def test_streams_between_two_ranks_end_well_or_with_the_right_error(
     buffer_counts: tuple[int, int],
     seed: int,
     eager: bool,
+    coding: Coding,
 ) -> None:
     # One rank sends to many, or many send to one, out of one pool: put and get.
-    network = Network(seed, eager)
+    network = Network(seed, eager, coding)
     hub, ends = network.engine(0), [network.engine(i + 1) for i in range(len(streams))]
     hub_pool = Buffers(segment, buffer_counts[0])
     pools = [Buffers(segment, buffer_counts[1]) for _ in streams]
@@ -167,7 +179,7 @@ def test_buffers_serve_the_longest_waiting_first_and_survive_an_interruption() -
     network = Network(1, eager=True)
     pool, order = Buffers(16, 1), []
     first = pool.take()
-    assert first is not None and len(first) == 16
+    assert first is not None and len(first) == 16 + ROOM
 
     async def wait(number: int) -> None:
         buffer = await pool.wait()
