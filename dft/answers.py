@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dft.messages import Message
-from dft.model import FileEntry, Layout
+from dft.model import ChunkRun, FileEntry, Layout
 
 
 class Hello(Message, frozen=True):
@@ -63,6 +63,18 @@ class HeldChunks(Message, frozen=True):
     layout: Layout
 
 
+class Checked(Message, frozen=True):
+    """What is wrong with the chunks that were to be checked, as runs of that request's layout.
+
+    size: bytes that were read.
+    """
+
+    call: int
+    bad: list[ChunkRun]
+    missing: list[ChunkRun]
+    size: int
+
+
 class Fault(Message, frozen=True):
     """The request failed: a class of ``errors`` by name and its message."""
 
@@ -84,4 +96,6 @@ class Terminating(Message, frozen=True):
     call: int
 
 
-Answer = Hello | Ready | Space | Done | Probed | Scanned | HeldChunks | Fault | Failing | Terminating
+Answer = (
+    Hello | Ready | Space | Done | Probed | Scanned | HeldChunks | Checked | Fault | Failing | Terminating
+)

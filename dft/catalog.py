@@ -127,6 +127,15 @@ class Catalog:
             self._holdings.insert(holdings, {})
             sql.execute("INSERT OR IGNORE INTO transfers VALUES (?)", (transfer,))
 
+    def remove_holdings(self, node: int, lost: Iterable[tuple[int, set[int]]]) -> None:
+        """Strike a node from the holders of chunks; no chunks: of an empty file or a directory.
+
+        lost: file ids and chunk numbers.  All of it happens or, on an error, nothing.
+        """
+        with self._transaction():
+            for file_id, chunks in lost:
+                self._holdings.remove(file_id, chunks, node)
+
     def is_committed(self, transfer: int) -> bool:
         """Whether ``transfer`` was recorded and not forgotten: what nodes staged of it is to be kept."""
         query = "SELECT 1 FROM transfers WHERE transfer = ?"

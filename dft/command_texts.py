@@ -180,6 +180,25 @@ Notes:
   Without NODE, the node on the host where this session was started.
 """,
     """\
+Usage: verify [--repair] [NAME...]
+
+Have all nodes read their chunks and compare digests.
+
+Options:
+  --repair  Restore what is bad or missing from another replica. The bad bytes
+            are kept, in the directory quarantine of the node's store.
+
+Notes:
+  Without NAME, all files. NAME may be a pattern or a directory. All nodes read
+  at once; a line tells of each chunk that is bad or missing, and of files of
+  which no node of this session has some chunks. The exit code is then not 0,
+  unless all of it was restored.
+
+Examples:
+  verify
+  verify --repair data/run.h5 'logs/*'
+""",
+    """\
 Usage: lcd [DIR]
 
 Change the local directory; without DIR, to the home directory.

@@ -113,6 +113,14 @@ class LsLocalChunks(msgspec.Struct, frozen=True):
     node: str | None
 
 
+class Verify(msgspec.Struct, frozen=True):
+    """Check replicas of files, all files when there are no names, and restore bad ones."""
+
+    verb: ClassVar[str] = "verify"
+    names: tuple[str, ...]
+    repair: bool
+
+
 class Lcd(msgspec.Struct, frozen=True):
     """Change the local directory; None: to the home directory."""
 
@@ -159,6 +167,7 @@ Command = (
     | LsNodes
     | LsChunks
     | LsLocalChunks
+    | Verify
     | Lcd
     | Lpwd
     | Help

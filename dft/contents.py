@@ -74,7 +74,12 @@ class Contents:
         """Return the paths of the published manifests, those whose names begin so."""
         directory = self.path(b"manifests")
         names = sorted(os.listdir(directory))
-        return [os.path.join(directory, name) for name in names if name.startswith(beginning)]
+        # A crash while one was written leaves a temporary one.
+        return [
+            os.path.join(directory, name)
+            for name in names
+            if name.startswith(beginning) and not name.endswith(b".tmp")
+        ]
 
     def reader(self, layout: Layout) -> ChunkReader:
         """Read chunks back as a stream; for what cannot be read come zeros and, at the end, ``problem``."""

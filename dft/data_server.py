@@ -23,6 +23,7 @@ from dft.mpi_engine import Engine
 from dft.names import shown
 from dft.probing import probe
 from dft.progress import Completion, Loop
+from dft.quarantine import Findings, check_chunks, set_aside
 from dft.store import Store, default_root
 from dft.streams import Buffers, FailedSink, Stop, receive_stream, segment_lengths, send_stream
 
@@ -234,6 +235,18 @@ class DataServer:
         stage.seal(writer)
         return writer.digests
 
+    async def _check(self, request: requests.Check) -> Message:
+        findings = await self._loop.in_thread(self._check_all, request)
+        self._stops.pop(request.transfer, None)
+        return answers.Checked(request.call, findings.bad, findings.missing, findings.size)
+
+    def _check_all(self, request: requests.Check) -> Findings:
+        stop = self._stop_of(request.transfer)
+        findings = check_chunks(self.store, request.layout, lambda: stop.reason)
+        if request.set_aside and (findings.bad or findings.missing):
+            set_aside(self.store, request.layout, findings)
+        return findings
+
     async def _list_chunks(self, request: requests.ListChunks) -> Message:
         return answers.HeldChunks(request.call, await self._loop.in_thread(self.store.held))
 
@@ -258,6 +271,7 @@ class DataServer:
         requests.Discard: _discard,
         requests.Scan: _scan,
         requests.Ingest: _ingest,
+        requests.Check: _check,
         requests.ListChunks: _list_chunks,
         requests.AskSpace: _ask_space,
         requests.Quit: _quit,

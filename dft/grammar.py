@@ -130,6 +130,8 @@ def _build(name: str, found: _Arguments) -> cmd.Command:
             return cmd.LsChunks(found.optional("NAME"), found.flag("-l"))
         case "ls_local_chunks":
             return cmd.LsLocalChunks(found.optional("NODE"))
+        case "verify":
+            return cmd.Verify(found.several("NAME"), found.flag("--repair"))
         case "lcd":
             return cmd.Lcd(found.optional("DIR"))
         case "lpwd":

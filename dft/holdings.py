@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from dft.errors import CatalogError
+from dft.model import runs_of
 
 
 class Holding(msgspec.Struct, frozen=True, gc=False):
@@ -58,6 +59,22 @@ class Holdings:
                 raise CatalogError(f"{self._title}: chunks {first}+{held} of a file that has {count}")
             rows.append((file_id, first, held, self._set_id(holding.nodes)))
         self._connection.executemany("INSERT OR IGNORE INTO holdings VALUES (?, ?, ?, ?)", rows)
+
+    def remove(self, file_id: int, chunks: set[int], node: int) -> None:
+        """Strike a node from the holders of chunks of a file; no chunks: of an empty file or a directory."""
+        runs: list[tuple[int, int]] = []
+        for holding in self.of([file_id])[file_id]:
+            first, count = holding.first, holding.count
+            held = range(first, first + count)
+            if node not in holding.nodes or (chunks.isdisjoint(held) if count else chunks):
+                continue
+            query = "DELETE FROM holdings WHERE file_id = ? AND first = ? AND count = ? AND node_set = ?"
+            self._connection.execute(query, (file_id, first, count, self._set_id(holding.nodes)))
+            others = holding.nodes - {node}
+            if others:
+                self.insert([Holding(file_id, first, count, others)], {})
+            runs += [(run.first, run.count) for run in runs_of(0, sorted(set(held) - chunks))]
+        self.insert([Holding(file_id, first, count, frozenset((node,))) for first, count in runs], {})
 
     def of(self, file_ids: Iterable[int]) -> dict[int, list[Holding]]:
         """Give for each file its holdings by first chunk; they may overlap: the holders are the union."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dft import commands as cmd
-from dft import listing, publish_operations, replies, retrieve_operations
+from dft import listing, publish_operations, replies, retrieve_operations, upkeep_operations
 from dft.cluster import Cluster
 from dft.errors import InternalError
 from dft.local_files import local_error
@@ -72,6 +72,7 @@ _HANDLERS: dict[type[Any], Callable[[Cluster, Any], Awaitable[replies.Reply]]] =
     cmd.LsNodes: ls_nodes,
     cmd.LsChunks: ls_chunks,
     cmd.LsLocalChunks: ls_local_chunks,
+    cmd.Verify: upkeep_operations.verify,
     cmd.Lcd: lcd,
     cmd.Lpwd: lpwd,
 }

@@ -55,6 +55,8 @@ _KINDS: dict[int, type[Message]] = dict(
             requests.Place,
             requests.Probe,
             answers.Probed,
+            requests.Check,
+            answers.Checked,
         ),
         start=1,
     )

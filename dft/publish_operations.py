@@ -15,7 +15,8 @@ from dft.errors import LocalFileError, NameTaken, UsageError
 from dft.local_files import LocalTree
 from dft.model import KIND_DIRECTORY, FileEntry
 from dft.names import is_pattern, parse_name, shown
-from dft.publishing import diffuse_published, publish, publish_from_node
+from dft.publishing import publish, publish_from_node
+from dft.replication import diffuse_published
 from dft.transfer_reports import published, transferred
 
 

@@ -1,4 +1,4 @@
-"""Publishing: put, mput, diffuse and put --from, and the spreading of what is published already.
+"""Publishing: put, mput, diffuse and put --from.
 
 All are one operation with different placements: streams of chunks go to nodes, which stage them; then
 the catalog takes everything in one transaction; then the nodes make it visible.  A failure before the
@@ -14,12 +14,11 @@ import msgspec
 
 from dft import answers, requests
 from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
-from dft.errors import CatalogError, DftError, NoReplica
+from dft.errors import CatalogError, DftError
 from dft.holdings import Holding
 from dft.local_files import LocalTree, local_reader
 from dft.manifest import entry_with
-from dft.model import DIGEST_SIZE, KIND_DIRECTORY, ChunkRun, FileEntry, Layout, runs_of, whole_files
-from dft.names import shown
+from dft.model import DIGEST_SIZE, ChunkRun, FileEntry, Layout, runs_of, whole_files
 from dft.placement import choose_nodes, spread
 from dft.progress import Task
 from dft.streams import Stop, send_stream
@@ -122,9 +121,9 @@ def _one_node_each(cluster: Cluster, entries: list[FileEntry], node: Node | None
 
 
 def _chunks_apart(cluster: Cluster, entries: list[FileEntry]) -> Shares:
-    """Place the chunks of all files as ``_spread_chunks`` does."""
+    """Place the chunks of all files as ``spread_chunks`` does."""
     shares: Shares = {}
-    for number, placement in enumerate(_spread_chunks(cluster, entries)):
+    for number, placement in enumerate(spread_chunks(cluster, entries)):
         for place, chunks in placement.items():
             numbers, runs = shares.setdefault(place, ([], []))
             runs += runs_of(len(numbers), chunks) or [ChunkRun(len(numbers), 0, 0)]
@@ -132,8 +131,8 @@ def _chunks_apart(cluster: Cluster, entries: list[FileEntry]) -> Shares:
     return shares
 
 
-def _spread_chunks(cluster: Cluster, entries: list[FileEntry]) -> list[Placement]:
-    """Place the chunks of all files at random and in balance over all nodes."""
+def spread_chunks(cluster: Cluster, entries: list[FileEntry]) -> list[Placement]:
+    """Place the chunks of all files at random and in balance over all nodes: for each file, by node."""
     free = [node.free for node in cluster.nodes]
     sizes = [entry.chunk_length(i) for entry in entries for i in range(entry.chunk_count)]
     chosen = iter(spread(sizes, free, cluster.rng))
@@ -228,79 +227,3 @@ async def publish_from_node(
         raise
     await upload.commit([node])
     return tree, [node]
-
-
-#: Streams between nodes: for (source, destination), by their places in ``Cluster.nodes``, files and runs.
-Moves = dict[tuple[int, int], Layout]
-
-
-async def diffuse_published(cluster: Cluster, entries: list[FileEntry]) -> list[Node]:
-    """Spread files that are published already: nodes pass chunks on to nodes, rank 0 takes no part.
-
-    The replicas that exist stay.  Raises NoReplica when a chunk has no holder in this session.
-    """
-    files = [entry for entry in entries if entry.kind != KIND_DIRECTORY and entry.size]
-    moves, touched = _plan_moves(cluster, files)
-    upload = Upload.begin(cluster)
-    try:
-        while moves:
-            # No node sends or receives twice at a time: its buffers are its own, and none waits in a ring.
-            busy_senders: set[int] = set()
-            busy_receivers: set[int] = set()
-            now: Moves = {}
-            for (source, dest), layout in list(moves.items()):
-                if source not in busy_senders and dest not in busy_receivers:
-                    busy_senders.add(source)
-                    busy_receivers.add(dest)
-                    now[source, dest] = layout
-                    del moves[source, dest]
-            await _move(upload, now)
-    except BaseException:
-        await upload.give_up()
-        raise
-    await upload.commit([cluster.nodes[i] for i in sorted(touched)], new=False)
-    return [cluster.nodes[i] for i in sorted(touched)]
-
-
-def _plan_moves(cluster: Cluster, files: list[FileEntry]) -> tuple[Moves, set[int]]:
-    """Decide which node sends which chunks to which; also return all nodes that then hold some."""
-    index = {node.number: i for i, node in enumerate(cluster.nodes)}
-    holdings = cluster.catalog.holdings([entry.file_id for entry in files])
-    placements = _spread_chunks(cluster, files)
-    chosen: dict[tuple[int, int], tuple[list[FileEntry], list[ChunkRun]]] = {}
-    touched: set[int] = set()
-    for entry, placement in zip(files, placements, strict=True):
-        holders: list[list[int]] = [[] for _ in range(entry.chunk_count)]
-        for holding in holdings.get(entry.file_id, []):
-            present = [index[number] for number in holding.nodes if number in index]
-            for chunk in range(holding.first, holding.first + holding.count):
-                holders[chunk] += present
-        for dest, chunks in placement.items():
-            touched.add(dest)
-            by_source: dict[int, list[int]] = {}
-            for chunk in chunks:
-                if not holders[chunk]:
-                    raise NoReplica(f"chunk {chunk} of {shown(entry.name)} is on no node of this session")
-                if dest not in holders[chunk]:
-                    by_source.setdefault(cluster.rng.choice(holders[chunk]), []).append(chunk)
-            for source, moved in by_source.items():
-                move_files, move_runs = chosen.setdefault((source, dest), ([], []))
-                move_runs += runs_of(len(move_files), moved)
-                move_files.append(entry)
-    return {pair: Layout(f, r) for pair, (f, r) in chosen.items()}, touched
-
-
-async def _move(upload: Upload, moves: Moves) -> None:
-    """Run streams between nodes and wait until what they carry is staged."""
-    cluster = upload.cluster
-    tasks: list[Task[Any]] = []
-    for (source, dest), layout in moves.items():
-        sender, receiver, tag = cluster.nodes[source], cluster.nodes[dest], cluster.next_tag()
-        receive = cluster.call(receiver.rank, requests.Receive, upload.transfer, sender.rank, tag, layout)
-        send = cluster.call(sender.rank, requests.Send, upload.transfer, receiver.rank, tag, layout)
-        tasks += [cluster.loop.spawn(receive), cluster.loop.spawn(send)]
-        upload.hold(layout, [receiver])
-        receiver.free -= layout.payload_size
-    problem: DftError | None = first_cause(await cluster.finish(upload.transfer, upload.stop, tasks))
-    if problem is not None:
-        raise problem

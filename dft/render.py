@@ -19,7 +19,7 @@ import msgspec
 from dft.errors import DftError
 from dft.names import shown
 from dft.nodesets import fold
-from dft.replies import ChunkList, FileList, FileRow, NodeList, Reply, Text, Transferred
+from dft.replies import ChunkList, FileList, FileRow, NodeList, Reply, Text, Transferred, Verified, WrongChunk
 
 _REPLY_NAMES: dict[type[Reply], str] = {
     Reply: "done",
@@ -28,6 +28,7 @@ _REPLY_NAMES: dict[type[Reply], str] = {
     FileList: "file_list",
     NodeList: "node_list",
     ChunkList: "chunk_list",
+    Verified: "verified",
 }
 
 
@@ -44,6 +45,8 @@ def to_text(reply: Reply) -> str:
             return _nodes(reply)
         case ChunkList():
             return _chunks(reply)
+        case Verified():
+            return _verified(reply)
     return ""
 
 
@@ -110,6 +113,39 @@ def _transferred(reply: Transferred) -> str:
     lines = [f"{head}: {', '.join(parts)}"]
     lines += [f"skipped {shown(path)}: {why}" for path, why in reply.skipped]
     return "\n".join([*lines, *failures(reply), *reply.notes])
+
+
+def _verified(reply: Verified) -> str:
+    lines = [_wrong(row, reply.repair) for row in reply.wrong if row.state != "absent"]
+    absent: dict[bytes, list[int]] = {}
+    for row in reply.wrong:
+        if row.state == "absent":
+            absent.setdefault(row.name, []).append(row.chunk)
+    for name, chunks in absent.items():
+        what = _chunk_of(name, chunks[0])
+        if len(chunks) > 1:
+            what = f"{len(chunks)} chunks of {shown(name)}, the first of them {chunks[0]}, are"
+        else:
+            what += " is"
+        lines.append(f"{what} on no node of this session")
+    found = [f"{sum(row.state == state for row in reply.wrong)} {state}" for state in ("bad", "missing")]
+    counts = [count for count in found if not count.startswith("0 ")]
+    if absent:
+        counts.append(f"{_count(sum(map(len, absent.values())), 'chunk')} on no node")
+    where = f" on {fold(reply.nodes)}" if reply.nodes else ""
+    head = f"verified {_count(reply.chunks, 'chunk')}, {human_size(reply.size)}{where}"
+    return "\n".join([*lines, f"{head}, {_duration(reply.seconds)}: {', '.join(counts) or 'all good'}"])
+
+
+def _wrong(row: WrongChunk, repair: bool) -> str:
+    line = f"{_chunk_of(row.name, row.chunk)} on {row.node} is {row.state}"
+    if row.restored:
+        return f"{line}: restored" if row.state == "missing" else f"{line}: set aside, restored"
+    return f"{line}: there is no good replica to restore it from" if repair else line
+
+
+def _chunk_of(name: bytes, chunk: int) -> str:
+    return f"chunk {chunk} of {shown(name)}" if chunk >= 0 else shown(name)
 
 
 def _count(number: int, noun: str) -> str:

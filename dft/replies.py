@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dft.errors import StoreError
+from dft.errors import CorruptChunk, NoReplica, StoreError
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -48,6 +48,36 @@ class Transferred(Reply, frozen=True):
     def exit_code(self) -> int:
         """0 unless a node failed."""
         return self.failed_code if self.failed else 0
+
+
+class WrongChunk(msgspec.Struct, frozen=True):
+    """A chunk that is not as it should be; chunk -1: an empty file or a directory.
+
+    state: 'bad' or 'missing' on ``node``, or 'absent': on no node of this session, and ``node`` is empty.
+    """
+
+    name: bytes
+    chunk: int
+    node: str
+    state: str
+    restored: bool
+
+
+class Verified(Reply, frozen=True):
+    """``verify``.  chunks, size: the replicas that were read, and their bytes.  repair: whether asked for."""
+
+    chunks: int
+    size: int
+    seconds: float
+    nodes: tuple[str, ...]
+    repair: bool
+    wrong: tuple[WrongChunk, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is well, or well again."""
+        left = {row.state for row in self.wrong if not row.restored}
+        return (CorruptChunk if left - {"absent"} else NoReplica).exit_code if left else 0
 
 
 class FileRow(msgspec.Struct, frozen=True):

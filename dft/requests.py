@@ -143,6 +143,24 @@ class Ingest(Message, frozen=True):
     layout: Layout
 
 
+class Check(Message, frozen=True):
+    """Read chunks of your store and compare their digests; ``set_aside``: take the bad ones out of use.
+
+    transfer: what an Abort ends it by.  A run of no chunks stands for an empty file or a directory.
+    """
+
+    call: int
+    transfer: int
+    layout: Layout
+    set_aside: bool
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        self.layout.check()
+        if self.layout.carries_digests:
+            raise ProtocolError("chunks to check come without their digests")
+
+
 class ListChunks(Message, frozen=True):
     """Say which chunks your store holds."""
 
@@ -173,6 +191,7 @@ Request = (
     | Discard
     | Scan
     | Ingest
+    | Check
     | ListChunks
     | AskSpace
     | Quit

@@ -1,7 +1,7 @@
 """Retrieving: get, mget and cat.  Every chunk comes from one of its holders, all holders in parallel.
 
 A chunk with a wrong digest, or from a node that cannot read it, is asked of another holder; only what
-was checked is handed out.
+was checked is handed out.  The node then takes its bad replica out of use.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from dft import requests
 from dft.chunk_io import ChunkWriter
 from dft.cluster import Cluster, Node, error_of
+from dft.custody import Chunks, set_aside
 from dft.errors import DftError, LocalFileError, NoReplica
 from dft.model import ChunkRun, FileEntry, Layout, runs_of
 from dft.names import shown
@@ -41,7 +42,8 @@ async def fetch(
 ) -> list[str]:
     """Fetch chunks to rank 0; return a line for each replica that was bad and replaced by another.
 
-    wanted: for each entry's number the chunks to fetch, ascending.  Raises NoReplica when a chunk has
+    Bad replicas are set aside once everything is there.  wanted: for each entry's number the chunks to
+    fetch, ascending.  Raises NoReplica when a chunk has
     no good replica in this session, LocalFileError when what comes cannot be written.
     """
     holdings = cluster.catalog.holdings([entries[number].file_id for number in wanted])
@@ -57,8 +59,8 @@ async def fetch(
                     holders[number, chunk] += present
     strikes: Counter[tuple[int, int, int]] = Counter()
     empty = [number for number, chunks in wanted.items() if not chunks]
-    # For (node, file, why): the chunks that were bad; none where a stream broke off.
-    bad: dict[tuple[str, int, str], list[int]] = {}
+    # For (node's rank, file, why): the chunks that were bad; none where a stream broke off.
+    bad: dict[tuple[int, int, str], list[int]] = {}
     fresh = True
     missing = list(holders)
     last_error = ""
@@ -77,22 +79,46 @@ async def fetch(
             strikes[number, chunk, node.rank] += 1
             if is_bad or strikes[number, chunk, node.rank] == MOST_TRIES:
                 holders[number, chunk] = [other for other in holders[number, chunk] if other is not node]
-            chunks = bad.setdefault((node.name, number if is_bad else -1, reason), [])
+            chunks = bad.setdefault((node.rank, number if is_bad else -1, reason), [])
             if is_bad:
                 chunks.append(chunk)
         fresh = False
         missing.sort()
-    return [_note(entries, node, number, why, chunks) for (node, number, why), chunks in bad.items()]
+    return await _set_bad_aside(cluster, entries, bad)
 
 
-def _note(entries: list[FileEntry], node: str, number: int, why: str, chunks: list[int]) -> str:
-    """Tell of replicas that were replaced by others."""
-    if not chunks:
-        return f"{node}: {why}"
-    name = shown(entries[number].name)
-    if len(chunks) == 1:
-        return f"chunk {chunks[0]} of {name} on {node} is bad: {why}"
-    return f"{len(chunks)} chunks of {name} on {node} are bad, the first is {chunks[0]}: {why}"
+async def _set_bad_aside(
+    cluster: Cluster, entries: list[FileEntry], bad: dict[tuple[int, int, str], list[int]]
+) -> list[str]:
+    """Have nodes take bad replicas out of use, now that each was replaced; tell of them."""
+    shares: dict[int, Chunks] = {}
+    for (rank, number, _), chunks in bad.items():
+        if chunks:
+            shares.setdefault(rank, {}).setdefault(number, set()).update(chunks)
+    by_rank = {node.rank: node for node in cluster.nodes}
+    aside, problem = await set_aside(
+        cluster, entries, [(by_rank[rank], chunks) for rank, chunks in shares.items()]
+    )
+    notes = []
+    for (rank, number, why), chunks in bad.items():
+        node = by_rank[rank].name
+        if not chunks:
+            notes.append(f"{node}: {why}")
+            continue
+        gone = [chunk for chunk in chunks if (rank, number, chunk) in aside]
+        name = shown(entries[number].name)
+        if len(chunks) == 1:
+            what = f"chunk {chunks[0]} of {name} on {node} is bad: {why}"
+        else:
+            what = f"{len(chunks)} chunks of {name} on {node} are bad, the first is {chunks[0]}: {why}"
+        if problem is None and not gone:
+            what += "; the node finds nothing wrong with what it has"
+        elif len(gone) == len(chunks):
+            what += "; set aside"
+        elif gone:
+            what += f"; {len(gone)} set aside"
+        notes.append(what)
+    return [*notes, f"not set aside: {problem.message}"] if problem is not None else notes
 
 
 def _write_empty(entries: list[FileEntry], numbers: list[int], make_writer: MakeWriter) -> None:

@@ -128,6 +128,17 @@ class CatalogMachine(RuleBasedStateMachine):
         self.committed.add(transfer)
         self.held |= {(entry.file_id, i, n) for i in range(first, first + count) for n in nodes}
 
+    @precondition(lambda self: self.files)
+    @rule(data=st.data(), node=st.integers(1, 3))
+    def remove_holdings(self, data: st.DataObject, node: int) -> None:
+        lost = []
+        for name in data.draw(st.lists(st.sampled_from(sorted(self.files)), max_size=2, unique=True)):
+            entry = self.files[name]
+            chunks = data.draw(st.sets(st.integers(0, max(0, entry.chunk_count - 1))))
+            lost.append((entry.file_id, chunks))
+            self.held -= {(entry.file_id, chunk, node) for chunk in chunks}
+        self.catalog.remove_holdings(node, lost)
+
     @precondition(lambda self: self.committed)
     @rule()
     def forget(self) -> None:

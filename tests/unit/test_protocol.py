@@ -15,7 +15,7 @@ from dft import answers, model, protocol, requests
 from dft.errors import FAULTS, DftError, InternalError, NameTaken, ProtocolError
 from dft.fanout import Route
 from dft.messages import Message
-from dft.model import FileEntry, Layout, whole_files
+from dft.model import ChunkRun, FileEntry, Layout, whole_files
 from dft.protocol import HEADER_SIZE, decode, encode
 from dft.requests import Request, Round
 from tests.unit.builders import cases, file_entry, small_names
@@ -35,10 +35,13 @@ by_type: dict[Any, st.SearchStrategy[Any]] = {
     Layout: layouts,
     list[int]: st.lists(int64, max_size=5),
     list[FileEntry]: entries,
+    list[ChunkRun]: layouts.map(lambda layout: layout.runs),
     list[tuple[bytes, str]]: st.lists(st.tuples(st.binary(max_size=9), st.text(max_size=9)), max_size=3),
 }
+checked = layouts.filter(lambda layout: not layout.carries_digests)
 special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
     **{(kind, "tag"): streams for kind in (requests.Receive, requests.Send, requests.Probe)},
+    (requests.Check, "layout"): checked,
     (requests.Welcome, "index_on_host"): st.integers(0, 2**20 - 1),
     (requests.Welcome, "window"): st.integers(1, 2**16),
     (requests.Welcome, "segment_size"): st.integers(1, 2**31 - 1),
