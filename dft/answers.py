@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dft.errors import ProtocolError
 from dft.messages import Message
 from dft.model import ChunkRun, FileEntry, Layout
 
@@ -90,6 +91,19 @@ class Failing(Message, frozen=True):
     transfer: int
 
 
+class Arrived(Message, frozen=True):
+    """How many bytes the request with the call number ``request``, still under way, has brought so far."""
+
+    call: int
+    request: int
+    moved: int
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        if self.moved < 0:
+            raise ProtocolError(f"{self.moved} bytes arrived")
+
+
 class Terminating(Message, frozen=True):
     """A data server was told to end by a signal and asks for the session's end."""
 
@@ -97,5 +111,5 @@ class Terminating(Message, frozen=True):
 
 
 Answer = (
-    Hello | Ready | Space | Done | Probed | Scanned | HeldChunks | Checked | Fault | Failing | Terminating
+    Hello | Ready | Space | Done | Probed | Scanned | HeldChunks | Checked | Fault | Failing | Arrived | Terminating
 )

@@ -188,7 +188,7 @@ class ChunkWriter:
         self._files = files
         self._as_error = as_error
         self._walk = PieceWalk(layout)
-        self._payload_left = layout.payload_size
+        self._size = self._payload_left = layout.payload_size
         self._expected = bytearray()
         self._digests = ChunkDigests()
         self._file = -1
@@ -196,6 +196,11 @@ class ChunkWriter:
         self._fresh = False
         #: (file, chunk) of every chunk taken in, in order.
         self.chunks: list[tuple[int, int]] = []
+
+    @property
+    def taken(self) -> int:
+        """Bytes of the files taken in so far."""
+        return self._size - self._payload_left
 
     def write(self, buffer: memoryview) -> None:
         """Take the next bytes of the stream."""

@@ -14,6 +14,7 @@ from dft import answers, protocol, requests
 from dft.catalog import Catalog
 from dft.errors import Cancelled, DftError, ProtocolError, StoreError, Terminated, UsageError
 from dft.messages import Message
+from dft.meter import Meter
 from dft.model import NodeId
 from dft.mpi_engine import Engine
 from dft.nodesets import expand, fold
@@ -54,6 +55,8 @@ class Cluster:
         self.sending = Buffers(segment_size, 2 * window)
         self.receiving = Buffers(segment_size, 2 * window)
         self.broadcast_memory = segment_size * window
+        #: How far the running command is.
+        self.meter = Meter()
         #: What is known of the network between the nodes.
         self.network = ASSUMED
         #: Seconds per byte of each rank's host, once measured.
@@ -82,12 +85,16 @@ class Cluster:
                 if message.transfer in self._stops:
                     reason = ProtocolError(f"{self.name_of(source)} failed")
                     self._stops[message.transfer].request(reason)
+            case answers.Arrived():
+                if self._calls.get(message.request, (0, None))[0] == source:
+                    self.meter.told(message.request, source, message.moved)
             case _:
                 call = getattr(message, "call", 0)
                 rank, completion = self._calls.pop(call, (-1, None))
                 if completion is None or rank != source:
                     text = message.text if isinstance(message, answers.Fault) else type(message).__name__
                     raise ProtocolError(f"{self.name_of(source)} sent what nobody asked for: {text}")
+                self.meter.answered(call)
                 if isinstance(message, answers.Fault):
                     completion.fail(protocol.raise_fault(message, self.name_of(source)))
                 else:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from dft import answers, protocol, requests
+from dft.arrivals import Arrivals
 from dft.broadcasting import broadcast
 from dft.chunk_io import ChunkReader, ChunkWriter
 from dft.errors import Cancelled, DftError, LocalFileError, ProtocolError
@@ -38,6 +39,7 @@ class DataServer:
         self._stops: dict[int, Stop] = {}
         self._store: Store | None = None
         self._window = 1
+        self._arrivals = Arrivals(self._loop, engine.size, self._tell_arrived)
         engine.on_control = self._on_control
 
     def terminate(self) -> None:
@@ -48,6 +50,9 @@ class DataServer:
         """Introduce this rank and answer requests until the session ends."""
         await self._send(answers.Hello(0, os.uname().nodename, os.getpid()))
         await self._finished
+
+    def _tell_arrived(self, message: answers.Arrived) -> None:
+        self._loop.spawn(self._send(message))
 
     async def _send(self, message: Message) -> None:
         await self._engine.send_control(0, protocol.encode(message))
@@ -105,16 +110,17 @@ class DataServer:
             # Early word, so that the sender does not go on for nothing; the reply comes at the end.
             self._loop.spawn(self._send(answers.Failing(request.call, request.transfer)))
 
-        await receive_stream(
-            self._engine,
-            writer,
-            request.layout.stream_size,
-            request.source,
-            request.tag,
-            self._receiving,
-            self._window,
-            tell,
-        )
+        with self._arrivals.of(request.call, [writer]):
+            await receive_stream(
+                self._engine,
+                writer,
+                request.layout.stream_size,
+                request.source,
+                request.tag,
+                self._receiving,
+                self._window,
+                tell,
+            )
         if isinstance(writer, ChunkWriter):
             await self._loop.in_thread(stage.seal, writer)
         return answers.Done(request.call)
@@ -156,7 +162,8 @@ class DataServer:
                 writers.append(sink)
             parts.append(BroadcastPart(part.root, part.layout.stream_size, source, sink))
         stop = self._stop_of(request.transfer)
-        error = await broadcast(self._engine, request.route, parts, self._broadcast_memory, stop)
+        with self._arrivals.of(request.call, writers):
+            error = await broadcast(self._engine, request.route, parts, self._broadcast_memory, stop)
         self._stops.pop(request.transfer, None)
         lost = (part.source.problem for part in parts if isinstance(part.source, ChunkReader))
         if problem := next(filter(None, lost), error):
@@ -211,16 +218,17 @@ class DataServer:
         return answers.Scanned(request.call, tree.entries, tree.skipped)
 
     async def _ingest(self, request: requests.Ingest) -> Message:
-        writer_digests = await self._loop.in_thread(self._ingest_all, request)
-        return answers.Done(request.call, writer_digests)
+        writer = self.store.stage(request.transfer).writer(request.layout)
+        with self._arrivals.of(request.call, [writer]):
+            await self._loop.in_thread(self._ingest_all, request, writer)
+        return answers.Done(request.call, writer.digests)
 
-    def _ingest_all(self, request: requests.Ingest) -> bytes:
-        """Copy local files into the store, one segment at a time; return their digests."""
+    def _ingest_all(self, request: requests.Ingest, writer: ChunkWriter) -> None:
+        """Copy local files into the store, one segment at a time."""
         layout: Layout = request.layout
         paths = [request.path + entry.name[len(request.name) :] for entry in layout.files]
         reader, stage = local_reader(layout, paths), self.store.stage(request.transfer)
         stop = self._stop_of(request.transfer)
-        writer = stage.writer(layout)
         try:
             buffer = memoryview(bytearray(self._receiving.segment_size))
             for length in segment_lengths(layout.stream_size, len(buffer)):
@@ -233,7 +241,6 @@ class DataServer:
             reader.close()
             writer.close()
         stage.seal(writer)
-        return writer.digests
 
     async def _check(self, request: requests.Check) -> Message:
         findings = await self._loop.in_thread(self._check_all, request)

@@ -72,6 +72,7 @@ async def broadcast_new(
     cluster.catalog.check_free(tree.entries)
     size = sum(entry.size for entry in tree.entries)
     first, *later = await _tiers(cluster, nodes, 0, size)
+    cluster.meter.expect(size * (1 + len(later)))
     upload = Upload.begin(cluster)
     failures = outcome.failures
     group = [0] + [node.rank for node in first]
@@ -116,6 +117,7 @@ async def broadcast_published(
         return outcome
     size = sum(part.layout.stream_size for part in rounds)
     first, *later = await _tiers(cluster, lacking, rounds[0].root, size)
+    cluster.meter.expect(size * (1 + len(later)))
     if later:
         rounds, lacking = _plan_rounds(cluster, entries, first)
     await _spread(cluster, rounds, lacking, algorithm, outcome)
@@ -172,12 +174,15 @@ async def _run(
     """Run one broadcast and add what became of it; raise when a root could not go on."""
     cluster, failures = upload.cluster, outcome.failures
     tasks: list[Task[Any]] = []
+    copies = 0
     for node in nodes:
         keep = node.rank not in failures and (keepers is None or node.rank in keepers)
         call = cluster.call(node.rank, requests.Broadcast, upload.transfer, route, rounds, keep)
         tasks.append(cluster.loop.spawn(_timed(call, node.rank, outcome)))
+        copies += keep
     everything = [*tasks, own] if own is not None else tasks
-    errors = await cluster.finish(upload.transfer, upload.stop, everything)
+    with cluster.meter.stage(sum(part.layout.payload_size for part in rounds), copies):
+        errors = await cluster.finish(upload.transfer, upload.stop, everything)
     if own is not None:
         problem = own.result()
         if problem is not None:

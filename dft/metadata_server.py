@@ -14,16 +14,20 @@ from dft.cluster import Cluster
 from dft.commands import Command
 from dft.errors import Cancelled, DftError, PeerLost, Terminated
 from dft.launcher_input import launcher_input_ended
+from dft.meter import Headway, Meter
 from dft.mpi_engine import Engine
 from dft.options import Options
 from dft.progress import Completion
-from dft.replies import Reply
+from dft.replies import Progress, Reply
 from dft.retrieve_operations import cat
 
 T = TypeVar("T")
 
 #: Seconds without input after which it is looked at whether any can come.
 INPUT_QUIET = 0.2
+
+#: Seconds after which a transfer is one whose progress is shown.
+PROGRESS_AFTER = 1.0
 
 
 class MetadataServer:
@@ -36,6 +40,10 @@ class MetadataServer:
         self._cluster = Cluster(engine, options.segment_size, options.window, options.chunk_size)
         #: Whether the ranks can still be ended in order.
         self.broken = False
+        self._show: Callable[[Progress], None] | None = None
+        self._show_every = 0.0
+        self._show_at = 0.0
+        self._loop.add_poller(self._show_progress)
 
     def start(self) -> None:
         """Open the catalog and meet the data servers; raise what stands in the way of a session."""
@@ -75,8 +83,35 @@ class MetadataServer:
         """End the session; for a signal handler."""
         self._loop.interrupt(Terminated("told to end by a signal"))
 
+    def watch(self, show: Callable[[Progress], None], every: float) -> None:
+        """Have ``show`` called, every so many seconds, while a transfer goes on for more than one."""
+        self._show, self._show_every = show, every
+
+    def _show_progress(self) -> bool:
+        meter = self._cluster.meter
+        if self._show is None or meter.began is None or (now := time.monotonic()) < self._show_at:
+            return False
+        begins = meter.began + PROGRESS_AFTER
+        if now < begins:
+            self._show_at = begins
+        elif (headway := meter.headway()) is not None:
+            self._show_at = now + self._show_every
+            self._show(self._progress(headway))
+        return False
+
+    def _progress(self, headway: Headway) -> Progress:
+        name, moved = "", 0
+        if headway.slowest is not None:
+            rank, moved = headway.slowest
+            name = self._cluster.name_of(rank)
+        left = None if headway.left is None else round(headway.left, 1)
+        seconds, rate = round(headway.seconds, 3), round(headway.rate)
+        return Progress(headway.moved, headway.total, seconds, rate, left, name, moved)
+
     def run(self, command: Command) -> Reply:
         """Carry out a command; raise DftError when it fails, Cancelled when the user interrupts it."""
+        self._cluster.meter = Meter()
+        self._show_at = 0.0
         return self._drive(operations.run(self._cluster, command))
 
     def cat(self, name: str, write: Callable[[memoryview], object]) -> Reply:

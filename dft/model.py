@@ -168,7 +168,7 @@ class Layout:
         start = run.first * entry.chunk_size
         return max(0, min(entry.size, start + run.count * entry.chunk_size) - start)
 
-    @property
+    @cached_property
     def payload_size(self) -> int:
         """Bytes of all runs together, digests not counted."""
         total, files = 0, self.files

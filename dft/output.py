@@ -13,10 +13,15 @@ import sys
 import msgspec
 
 from dft.errors import DftError, LocalFileError
-from dft.render import error_json, failures, to_json, to_text
-from dft.replies import Reply, Transferred
+from dft.render import error_json, failures, progress_json, progress_text, to_json, to_text
+from dft.replies import Progress, Reply, Transferred
 
 PROMPT = "dft> "
+
+#: Seconds from one event of a transfer's progress to the next, and from line to line for a person.
+EVENT_INTERVAL, LINE_INTERVAL = 1.0, 5.0
+#: Characters of a command that a line of progress shows.
+BRIEF = 40
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -46,6 +51,7 @@ class Printer:
         self.output = output
         self.closed = False
         self._source = source
+        self._command = ""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(encoding="utf-8", errors="surrogateescape")
@@ -64,6 +70,24 @@ class Printer:
         """Show a script's command where that is wanted; on standard error, for ``cat`` has the other."""
         if self.output.verbose:
             self._complain(f"{PROMPT}{line.strip()}")
+
+    def begin(self, line: str) -> None:
+        """Note the command that is carried out next: progress names it."""
+        self._command = line.strip()
+
+    @property
+    def progress_interval(self) -> float:
+        """Seconds from one word of a transfer's progress to the next."""
+        return EVENT_INTERVAL if self.output.json else LINE_INTERVAL
+
+    def progress(self, progress: Progress) -> None:
+        """Say how far a transfer is, unless only what fails is wanted."""
+        if self.output.quiet:
+            return
+        if self.output.json:
+            self._write(progress_json(self._command, progress) + "\n")
+        else:
+            self._complain(f"dft: {progress_text(_brief(self._command), progress)}")
 
     def reply(self, reply: Reply) -> None:
         """Print a reply, or only what failed of it where the rest is not wanted."""
@@ -136,6 +160,11 @@ class Printer:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
+
+
+def _brief(command: str) -> str:
+    shown = command if command.isprintable() else ascii(command)[1:-1]
+    return shown if len(shown) <= BRIEF else shown[: BRIEF - 3] + "..."
 
 
 def _unwritable(problem: OSError) -> LocalFileError:

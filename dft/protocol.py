@@ -57,6 +57,7 @@ _KINDS: dict[int, type[Message]] = dict(
             answers.Probed,
             requests.Check,
             answers.Checked,
+            answers.Arrived,
         ),
         start=1,
     )

@@ -153,6 +153,7 @@ async def publish(cluster: Cluster, tree: LocalTree, node: Node | None, diffuse:
     """
     tree.number()
     cluster.catalog.check_free(tree.entries)
+    cluster.meter.expect(sum(entry.size for entry in tree.entries))
     upload = Upload.begin(cluster)
     used: set[int] = set()
     try:
@@ -173,7 +174,7 @@ async def _send_batch(upload: Upload, entries: list[FileEntry], paths: list[byte
     cluster = upload.cluster
     window = cluster.window_for(len(shares))
     tasks: list[Task[Any]] = []
-    streams = []
+    streams, size = [], 0
     for place, (numbers, runs) in shares.items():
         layout = Layout([entries[number] for number in numbers], runs)
         reader = local_reader(layout, [paths[number] for number in numbers])
@@ -184,8 +185,11 @@ async def _send_batch(upload: Upload, entries: list[FileEntry], paths: list[byte
         )
         tasks += [cluster.loop.spawn(call), cluster.loop.spawn(send)]
         streams.append((node, layout, numbers, reader))
-        node.free -= layout.payload_size
-    problem = first_cause(await cluster.finish(upload.transfer, upload.stop, tasks))
+        payload = layout.payload_size
+        node.free -= payload
+        size += payload
+    with cluster.meter.stage(size):
+        problem = first_cause(await cluster.finish(upload.transfer, upload.stop, tasks))
     if problem is not None:
         raise problem
     for node, layout, numbers, reader in streams:
@@ -205,13 +209,15 @@ async def publish_from_node(
     tree.paths = [path + entry.name[len(name) :] for entry in tree.entries]
     tree.skipped = scanned.skipped
     cluster.catalog.check_free(tree.entries)
+    cluster.meter.expect(sum(entry.size for entry in tree.entries))
     upload = Upload.begin(cluster)
     try:
         for entries, _ in batches(tree):
             layout = whole_files(entries)
             call = cluster.call(node.rank, requests.Ingest, upload.transfer, path, name, layout)
             task = cluster.loop.spawn(call)
-            problem = first_cause(await cluster.finish(upload.transfer, upload.stop, [task]))
+            with cluster.meter.stage(layout.payload_size):
+                problem = first_cause(await cluster.finish(upload.transfer, upload.stop, [task]))
             if problem is not None:
                 raise problem
             done: answers.Done = task.result()

@@ -19,7 +19,18 @@ import msgspec
 from dft.errors import DftError
 from dft.names import shown
 from dft.nodesets import fold
-from dft.replies import ChunkList, FileList, FileRow, NodeList, Reply, Text, Transferred, Verified, WrongChunk
+from dft.replies import (
+    ChunkList,
+    FileList,
+    FileRow,
+    NodeList,
+    Progress,
+    Reply,
+    Text,
+    Transferred,
+    Verified,
+    WrongChunk,
+)
 
 _REPLY_NAMES: dict[type[Reply], str] = {
     Reply: "done",
@@ -69,6 +80,31 @@ def _plain(value: object) -> str | dict[str, Any]:
         return os.fsdecode(value)
     assert isinstance(value, msgspec.Struct)
     return msgspec.structs.asdict(value)
+
+
+def progress_text(command: str, progress: Progress) -> str:
+    """Say on one line how far a command's transfer is."""
+    parts = [
+        f"{human_size(progress.moved)} of {human_size(progress.total)}",
+        f"{100 * progress.moved // progress.total} %",
+        f"{human_size(progress.rate)}/s",
+    ]
+    if progress.left is not None:
+        parts.append(f"{_clock(progress.left)} left")
+    if progress.slowest:
+        parts.append(f"slowest {progress.slowest} {100 * progress.slowest_moved // progress.total} %")
+    return f"{command}: {', '.join(parts)}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def progress_json(command: str, progress: Progress) -> str:
+    """Give progress as one JSON object on one line: an event, which is not a reply."""
+    return json.dumps({"event": "progress", "command": command, **msgspec.structs.asdict(progress)})
 
 
 def error_json(error: DftError, line: int | None) -> str:

@@ -19,7 +19,7 @@ from dft.commands import Cat, Command, Help, Quit, Shell
 from dft.errors import Cancelled, DftError, LocalFileError, Terminated, told
 from dft.grammar import help_text, parse
 from dft.output import Output, OutputClosed, Printer
-from dft.replies import Reply, Text
+from dft.replies import Progress, Reply, Text
 
 __all__ = ["LineReader", "Operations", "Output", "run_interactive", "run_script"]
 
@@ -37,6 +37,9 @@ class Operations(Protocol):
 
     def cat(self, name: str, write: Callable[[memoryview], object]) -> Reply:
         """Hand the bytes of a published file to ``write`` in order; what ``write`` raises ends it."""
+
+    def watch(self, show: Callable[[Progress], None], every: float) -> None:
+        """Have ``show`` called, every so many seconds, while a transfer goes on for more than one."""
 
     def wait_readable(self, fd: int) -> bool:
         """Return True when ``fd`` has data or is at its end, False when no more can come.
@@ -93,6 +96,7 @@ def run_interactive(operations: Operations, output: Output) -> int:
     and with an error's exit code when it cannot go on.
     """
     printer = Printer(output)
+    operations.watch(printer.progress, printer.progress_interval)
     return _until_output_closes(printer, lambda: _interactive(operations, printer))
 
 
@@ -134,6 +138,7 @@ def run_script(
     interrupted, and returns the largest.
     """
     printer = Printer(output, source)
+    operations.watch(printer.progress, printer.progress_interval)
     return _until_output_closes(printer, lambda: _script(operations, printer, iter(commands), keep_going))
 
 
@@ -185,6 +190,7 @@ def _run_line(operations: Operations, printer: Printer, line: str, number: int |
         command = parse(line)
         if command is None:
             return 0
+        printer.begin(line)
         if number is not None:
             printer.echo(line)
         reply = _carry_out(operations, printer, command)

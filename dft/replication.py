@@ -18,12 +18,15 @@ class Moves:
 
     def __init__(self) -> None:
         self._parts: dict[tuple[int, int], tuple[list[FileEntry], list[ChunkRun]]] = {}
+        #: Bytes of all that was added.
+        self.size = 0
 
     def add(self, sender: int, receiver: int, entry: FileEntry, chunks: list[int]) -> None:
         """Have chunks of a file sent, ascending; no chunks: an empty file or a directory."""
         files, runs = self._parts.setdefault((sender, receiver), ([], []))
         runs += runs_of(len(files), chunks) or [ChunkRun(len(files), 0, 0)]
         files.append(entry)
+        self.size += sum(map(entry.chunk_length, chunks))
 
     @property
     def receivers(self) -> set[int]:
@@ -50,6 +53,7 @@ class Moves:
 async def run_moves(cluster: Cluster, moves: Moves) -> None:
     """Run streams between nodes; what they carried are then replicas as good as any, or none of them is."""
     receivers = moves.receivers
+    cluster.meter.expect(moves.size)
     upload = Upload.begin(cluster)
     try:
         while now := moves.take():
@@ -62,7 +66,7 @@ async def run_moves(cluster: Cluster, moves: Moves) -> None:
 
 async def _run_together(upload: Upload, moves: dict[tuple[int, int], Layout]) -> None:
     """Run streams between nodes and wait until what they carry is staged."""
-    cluster = upload.cluster
+    cluster, size = upload.cluster, 0
     by_rank = {node.rank: node for node in cluster.nodes}
     tasks: list[Task[Any]] = []
     for (sender, receiver), layout in moves.items():
@@ -74,7 +78,9 @@ async def _run_together(upload: Upload, moves: dict[tuple[int, int], Layout]) ->
             tasks.append(cluster.loop.spawn(call))
         upload.hold(layout, [by_rank[receiver]])
         by_rank[receiver].free -= layout.payload_size
-    problem = first_cause(await cluster.finish(upload.transfer, upload.stop, tasks))
+        size += layout.payload_size
+    with cluster.meter.stage(size):
+        problem = first_cause(await cluster.finish(upload.transfer, upload.stop, tasks))
     if problem is not None:
         raise problem
 

@@ -7,6 +7,24 @@ import msgspec
 from dft.errors import CorruptChunk, NoReplica, StoreError
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far a transfer is, which goes on.
+
+    moved, total: bytes; of a broadcast, those that a node has on average, and those that it is to have.
+    seconds: since the start.  rate: bytes per second, lately.  left: seconds to the end at that rate, None
+    where it cannot be told.  slowest: of a broadcast, the node that has the fewest bytes, ``slowest_moved``;
+    empty where there is none.
+    """
+
+    moved: int
+    total: int
+    seconds: float
+    rate: int
+    left: float | None
+    slowest: str = ""
+    slowest_moved: int = 0
+
+
 class Reply(msgspec.Struct, frozen=True):
     """An answer that says nothing: the command was carried out."""
 

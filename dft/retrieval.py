@@ -217,6 +217,7 @@ async def _fetch_once(
         for rank, chunks in plan.items():
             layout, numbers = _layout(entries, chunks)
             writer = make_writer(layout, numbers, fresh)
+            cluster.meter.watch(writer)
             tasks.append(cluster.loop.spawn(stream(rank, layout, writer)))
             streams.append((by_rank[rank], layout, numbers, writer))
         await cluster.finish(transfer, stop, tasks)

@@ -94,7 +94,8 @@ async def _retrieve(
         if entry.kind != KIND_DIRECTORY
     }
     try:
-        notes = await fetch(cluster, entries, wanted, placement.writer)
+        with cluster.meter.stage(sum(entry.size for entry in entries)):
+            notes = await fetch(cluster, entries, wanted, placement.writer)
         finish: Callable[..., None] = placement.place if append_to is None else placement.append_to
         arguments = () if append_to is None else (append_to,)
         await cluster.loop.in_thread(finish, *arguments)

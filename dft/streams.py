@@ -95,6 +95,9 @@ def incoming(sink: Sink | None, opener: Opener | None, lengths: Sequence[int]) -
 class FailedSink:
     """The sink of a stream that has nowhere to go: its rank takes part, and reports ``error`` at the end."""
 
+    #: Bytes taken in.
+    taken = 0
+
     def __init__(self, error: DftError) -> None:
         self._error = error
 

@@ -83,7 +83,7 @@ class Session:
                 reply = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(reply, dict):
+            if isinstance(reply, dict) and "event" not in reply:
                 self._replies.put(reply)
         self._replies.put(None)
 

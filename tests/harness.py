@@ -91,7 +91,17 @@ class Completed:
 
     @property
     def replies(self) -> list[dict[str, Any]]:
-        """The objects that ``--json`` printed, one a line."""
+        """The replies that ``--json`` printed, one a line."""
+        return [found for found in self.objects if "event" not in found]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events that ``--json`` printed between the replies."""
+        return [found for found in self.objects if "event" in found]
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """All objects that ``--json`` printed, one a line."""
         return [json.loads(line) for line in self.stdout.splitlines() if line.startswith("{")]
 
     def ok(self) -> Completed:

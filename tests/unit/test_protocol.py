@@ -45,6 +45,7 @@ special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
     (requests.Welcome, "index_on_host"): st.integers(0, 2**20 - 1),
     (requests.Welcome, "window"): st.integers(1, 2**16),
     (requests.Welcome, "segment_size"): st.integers(1, 2**31 - 1),
+    (answers.Arrived, "moved"): st.integers(0, 2**63 - 1),
 }
 
 

@@ -16,7 +16,7 @@ from dft.commands import Command, Ls, Put
 from dft.errors import Cancelled, DftError, NameTaken, PeerLost, Terminated
 from dft.grammar import script_lines
 from dft.repl import LineReader, Output, run_interactive, run_script
-from dft.replies import FileList, FileRow, Reply, Text, Transferred
+from dft.replies import FileList, FileRow, Progress, Reply, Text, Transferred
 
 ROW = FileRow(b"a b", False, 1, 0o644, 0, 1, 1, ("n1",), ())
 FAILED = Transferred("published", b"part", 1, 0, 1, 1.0, failed=(("n3", "no space left"),), failed_code=21)
@@ -47,6 +47,9 @@ class FakeOperations:
             case Put(local):
                 return Transferred("published", os.fsencode(local), 1, 0, 1024, 1.0, ("n1",))
         return Reply()
+
+    def watch(self, show: Callable[[Progress], None], every: float) -> None:
+        self.show = show
 
     def cat(self, name: str, write: Callable[[memoryview], object]) -> Reply:
         if name == "missing":
@@ -367,6 +370,9 @@ from dft.replies import Reply, Text
 class Endless:
     def run(self, command):
         return Text("x" * 100_000)
+
+    def watch(self, show, every):
+        pass
 
     def cat(self, name, write):
         try:

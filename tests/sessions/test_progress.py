@@ -1,0 +1,54 @@
+"""Transfers over a second say how far they are: lines for a person, events for a program."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.harness import Sandbox
+from tests.sessions.checks import SLOW, complaints, node, sparse_file
+
+#: Bytes of which each transfer takes seconds, with very many segments.
+SIZE = 12 << 20
+COMMANDS = f"put --node {node(2)} long; get long back; bcast long other"
+
+
+@pytest.fixture
+def slow(dft: Sandbox) -> Sandbox:
+    sparse_file(dft.work / "long", SIZE)
+    return dft
+
+
+def test_a_program_gets_events(slow: Sandbox) -> None:
+    done = slow.run(*SLOW, "--json", "-c", COMMANDS).ok()
+    assert [reply["ok"] for reply in done.replies] == [True] * 3
+    by_command: dict[str, list[dict[str, Any]]] = {}
+    for event in done.events:
+        assert event["event"] == "progress"
+        by_command.setdefault(event["command"].split()[0], []).append(event)
+    for command, reply in zip(("put", "get", "bcast"), done.replies, strict=True):
+        events = by_command.get(command, [])
+        assert len(events) >= int(reply["seconds"]) - 1, (command, reply)
+        moved = [event["moved"] for event in events]
+        assert moved == sorted(moved) and all(0 <= number <= SIZE for number in moved), command
+        assert {event["total"] for event in events} == {SIZE}
+    slowest = by_command["bcast"][-1]
+    assert slowest["slowest"] in {node(rank) for rank in (1, 2, 3)}
+    assert 0 < slowest["slowest_moved"] <= slowest["moved"] + 1
+    # Events stand between the replies, each before the reply of its command.
+    kinds = ["event" in found for found in done.objects]
+    assert kinds[0] and not kinds[-1]
+
+
+def test_a_person_gets_lines_unless_they_want_none(slow: Sandbox) -> None:
+    lines = complaints(slow.run(*SLOW, "-c", COMMANDS).ok().stderr)
+    assert lines
+    for line in lines:
+        assert re.fullmatch(
+            r"dft: (put|get|bcast) .*: [\d.]+ \w+ of 12.0 MiB, \d+ %, [\d.]+ \w+/s(, [\d:]+ left)?"
+            r"(, slowest \S+ \d+ %)?",
+            line,
+        ), line
+    assert slow.run(*SLOW, "--quiet", "-c", "put long again").ok().stderr == ""
