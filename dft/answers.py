@@ -111,5 +111,16 @@ class Terminating(Message, frozen=True):
 
 
 Answer = (
-    Hello | Ready | Space | Done | Probed | Scanned | HeldChunks | Checked | Fault | Failing | Arrived | Terminating
+    Hello
+    | Ready
+    | Space
+    | Done
+    | Probed
+    | Scanned
+    | HeldChunks
+    | Checked
+    | Fault
+    | Failing
+    | Arrived
+    | Terminating
 )
