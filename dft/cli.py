@@ -110,11 +110,13 @@ def _first_process(under_launcher: bool) -> int:
     from dft.metadata_server import MetadataServer
     from dft.mpi_engine import Engine, abort
     from dft.progress import Loop
+    from dft.session_report import take_over
 
     _all_is_imported()
     take_input()
+    reporter, continues = take_over(os.environ)
     engine = Engine(Loop())
-    server = MetadataServer(engine, options)
+    server = MetadataServer(engine, options, reporter, continues)
     signal.signal(signal.SIGINT, lambda *_: server.interrupt())
     signal.signal(signal.SIGUSR1, lambda *_: server.interrupt())
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
@@ -127,6 +129,7 @@ def _first_process(under_launcher: bool) -> int:
     sys.stdout.flush()
     if server.broken:
         abort(code or 1)
+    reporter.ended(code)
     engine.close()
     return code
 
@@ -167,8 +170,8 @@ def _session(server: MetadataServer, options: Options) -> int:
         print(f"dft: {problem.message}", file=sys.stderr)
         return problem.exit_code
     if commands is None:
-        return run_interactive(server, output)
-    return run_script(server, commands, options.keep_going, output, source)
+        return run_interactive(server, output, server.continues)
+    return run_script(server, commands, options.keep_going, output, source, server.continues)
 
 
 def _read(path: str) -> bytes:

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from dft import answers, protocol, requests
 from dft.catalog import Catalog
-from dft.errors import Cancelled, DftError, ProtocolError, StoreError, Terminated, UsageError
+from dft.errors import (
+    Cancelled,
+    DftError,
+    InUse,
+    PeerLost,
+    ProtocolError,
+    StoreError,
+    Terminated,
+    UsageError,
+)
 from dft.messages import Message
 from dft.meter import Meter
 from dft.model import NodeId
 from dft.mpi_engine import Engine
 from dft.nodesets import expand, fold
 from dft.progress import Completion, Task, settled
+from dft.session_report import Continuation
 from dft.streams import Buffers, Stop
 from dft.tuning import ASSUMED
+
+#: Seconds that the processes of a session that broke may take to end.
+LEFTOVERS_END = 15.0
 
 
 class Node(msgspec.Struct):
@@ -67,6 +81,10 @@ class Cluster:
         self._last_call = 0
         self._last_tag = 0
         self._stops: dict[int, Stop] = {}
+        #: What this session goes on with, where another one broke.
+        self.continues: Continuation | None = None
+        #: Called when what a command publishes is in the catalog.
+        self.on_published: Callable[[], None] = lambda: None
         engine.on_control = self._on_control
 
     def _on_control(self, source: int, wire: bytearray) -> None:
@@ -141,7 +159,7 @@ class Cluster:
         tasks: list[tuple[int, Task[Any]]] = []
         for rank, (host, _) in sorted(self._hosts.items()):
             fields = (catalog.catalog_id, store, index[host], self.segment_size, self.window)
-            tasks.append((rank, self.loop.spawn(self.call(rank, requests.Welcome, *fields))))
+            tasks.append((rank, self.loop.spawn(self._welcome(rank, *fields))))
             index[host] += 1
         await settled([task for _, task in tasks])
         seen: dict[str, int] = {}
@@ -169,6 +187,17 @@ class Cluster:
         for task in settle:
             task.result()
 
+    async def _welcome(self, rank: int, *fields: Any) -> Any:
+        """Have a data server open its store; where a session broke, what is left of it may still have it."""
+        patience = time.monotonic() + (LEFTOVERS_END if self.continues is not None else 0)
+        while True:
+            try:
+                return await self.call(rank, requests.Welcome, *fields)
+            except InUse:
+                if time.monotonic() > patience:
+                    raise
+                await self.loop.in_thread(time.sleep, 0.1)
+
     async def quit(self) -> None:
         """Have every data server leave."""
         ranks = range(1, self.engine.size)
@@ -179,13 +208,23 @@ class Cluster:
         for node in self.nodes:
             if node.name == name:
                 return node
+        if self._is_lost(name):
+            raise PeerLost(f"{name} is lost")
         raise UsageError(f"no node {name} in this session: it has {fold(n.name for n in self.nodes)}")
 
+    def _is_lost(self, name: str) -> bool:
+        return self.continues is not None and self.continues.lost_node(name)
+
     def select(self, text: str | None) -> list[Node]:
-        """Find the nodes of a node set, in the order of their ranks; all of them when None."""
+        """Find the nodes of a node set, in the order of their ranks; all of them when None.
+
+        Those that were lost are left out; PeerLost where no other is named.
+        """
         if text is None:
             return self.nodes
-        wanted = {self.node(name).rank for name in expand(text)}
+        names = expand(text)
+        living = [name for name in names if not self._is_lost(name)]
+        wanted = {self.node(name).rank for name in living or names}
         return [node for node in self.nodes if node.rank in wanted]
 
     def local_node(self) -> Node:

@@ -174,3 +174,8 @@ Command = (
     | Quit
     | Shell
 )
+
+#: Commands that do nothing but change what later ones of the same session mean.
+SETS_UP = (Lcd,)
+#: Commands that are carried out once what they publish is in the catalog.
+ONLY_PUBLISHES = (Put, PutFrom, MPut, Diffuse)

@@ -91,6 +91,12 @@ class PeerLost(TransportError):
     exit_code = 31
 
 
+class NodesLost(TransportError):
+    """All was done for the nodes that are left; others were lost on the way, and are named."""
+
+    exit_code = 32
+
+
 class ProtocolError(DftError):
     """A message from a rank is malformed, of an unknown kind or version, or out of order."""
 
@@ -145,6 +151,7 @@ FAULTS: dict[str, type[DftError]] = {
         CorruptChunk,
         TransportError,
         PeerLost,
+        NodesLost,
         ProtocolError,
         NotAuthentic,
         InternalError,

@@ -1,27 +1,29 @@
-"""Starting a session for the user: mpirun as a child, its signals and its input.
+"""Starting a session for the user, and another one where it breaks because data servers are gone.
 
 mpirun takes an interrupt as the end of everything.  So it runs in a session of its own, and what a
 terminal sends arrives here: an interrupt is passed on as SIGUSR1, which launchers hand to every rank and
 which cancels rank 0's running command.
 
-mpirun's way with standard input differs from version to version, and some never tell that it has ended.
-So rank 0, which runs on this host, gets it through a named pipe that this process fills.
+A session that breaks takes mpirun down with it.  Rank 0's report says how far it had come; the next session,
+on the hosts that are left, goes on from there.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dft.launcher_input import INPUT_VARIABLE
-from dft.mpirun_command import find_mpirun, mpirun_command, mpirun_environment, ranks_by_host
+from dft.errors import NodesLost, PeerLost, Terminated
+from dft.mpirun_command import Mpirun, find_mpirun, is_this_host, mpirun_command, ranks_by_host
+from dft.nodesets import fold
+from dft.running_session import RunningSession
 from dft.session_hosts import session_hosts
+from dft.session_input import SessionInput
+from dft.session_report import Report, hand_over
 
 if TYPE_CHECKING:
     from dft.options import Options
@@ -30,45 +32,110 @@ if TYPE_CHECKING:
 DEFAULT_RANKS = 4
 
 
-def session_command(options: Options, arguments: list[str], environment: Mapping[str, str]) -> list[str]:
-    """Return the command line of a session with dft's own ``arguments``.
+def session_command(
+    options: Options, hosts: list[str] | None, mpirun: Mpirun, arguments: list[str]
+) -> list[str]:
+    """Return the command line of a session with dft's own ``arguments``; hosts: None for ranks here alone.
 
-    Raises LocalFileError where there is no mpirun or no host file, UsageError where the hosts are wrong.
+    Raises UsageError when there are no hosts.
     """
-    hosts = session_hosts(options, environment)
-    placement = options.ranks or DEFAULT_RANKS if hosts is None else ranks_by_host(hosts, os.uname().nodename)
+    here = os.uname().nodename
+    placement = options.ranks or DEFAULT_RANKS if hosts is None else ranks_by_host(hosts, here)
     program = [sys.executable, "-m", "dft", *arguments]
-    return mpirun_command(find_mpirun(), placement, options.mpirun_args, program)
+    return mpirun_command(mpirun, placement, options.mpirun_args, program)
 
 
 def launch(options: Options, arguments: list[str]) -> int:
-    """Run a session as the options say with dft's own ``arguments``; return its exit code."""
-    command = session_command(options, arguments, os.environ)
-    environment = dict(os.environ)
-    mpirun_environment(environment)
+    """Run a session as the options say with dft's own ``arguments``; return its exit code.
+
+    Raises LocalFileError where there is no mpirun or no host file, UsageError where the hosts are wrong.
+    """
+    launcher = _Launcher(options, arguments)
     with tempfile.TemporaryDirectory(prefix="dft-") as directory:
-        fifo = os.path.join(directory, "input")
-        os.mkfifo(fifo, 0o600)
-        environment[INPUT_VARIABLE] = fifo
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
-        signal.signal(signal.SIGINT, lambda *_: _forward(child, signal.SIGUSR1))
+        return launcher.run(directory)
+
+
+class _Launcher:
+    """The sessions that carry out one command line, one after the other."""
+
+    def __init__(self, options: Options, arguments: list[str]) -> None:
+        self._options, self._arguments = options, arguments
+        self._hosts = session_hosts(options, os.environ)
+        self._mpirun = find_mpirun()
+        self._input = SessionInput()
+        self._lost: list[str] = []
+        self._session: RunningSession | None = None
+        self._told_to_end = False
+        self._was_up = False
+        # Fails at once where it cannot be made.
+        session_command(options, self._hosts, self._mpirun, arguments)
+
+    def run(self, directory: str) -> int:
+        """Run sessions until one ends in order, or none can go on; return the exit code."""
+        signal.signal(signal.SIGINT, lambda *_: self._pass_on(signal.SIGUSR1))
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: _forward(child, signal.SIGTERM))
-        threading.Thread(target=_pump, args=(fifo,), daemon=True).start()
-        code = child.wait()
-    return code if code >= 0 else 128 - code
+            signal.signal(number, lambda *_: self._end())
+        session, past, broken_here = self._new_session(directory), Report(), 0
+        while True:
+            report, code = session.run()
+            worst = max(past.worst, report.worst)
+            if report.ended is not None:
+                return self._ended(max(worst, report.ended))
+            if self._told_to_end:
+                return code or Terminated.exit_code
+            broken_here = 1 if report.done > past.done else broken_here + 1
+            self._was_up = self._was_up or bool(report.pid)
+            lost = self._gone()
+            if not self._announce(lost, broken_here):
+                return code or PeerLost.exit_code
+            broken_here = 0 if lost else broken_here
+            published = report.published or (past.published and not report.done)
+            past = Report(report.pid, max(past.done, report.done), worst, published)
+            session = self._new_session(directory)
+            hand_over(session.environment, past, self._lost)
 
+    def _new_session(self, directory: str) -> RunningSession:
+        command = session_command(self._options, self._hosts, self._mpirun, self._arguments)
+        self._session = RunningSession(command, directory, self._input, self._all_there)
+        return self._session
 
-def _forward(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    if child.poll() is None:
-        child.send_signal(number)
+    def _gone(self) -> set[str]:
+        """Find the hosts, this one aside, that are gone."""
+        from dft.lost_hosts import agent_of, answers, gone_hosts, runs
 
+        here = os.uname().nodename
+        others = [host for host in self._hosts or () if not is_this_host(host, here)]
+        agent = agent_of(self._session.environment if self._session else {}, self._options.mpirun_args)
+        known_way = self._was_up and "SLURM_JOB_ID" not in os.environ
+        return gone_hosts(others, known_way, answers, partial(runs, agent))
 
-def _pump(fifo: str) -> None:
-    """Hand standard input on until it ends or the session does."""
-    try:
-        with open(fifo, "wb", buffering=0) as out:
-            while data := os.read(0, 65536):
-                out.write(data)
-    except OSError:
-        pass  # the session has ended
+    def _all_there(self) -> bool:
+        return not self._gone()
+
+    def _announce(self, lost: set[str], broken_here: int) -> bool:
+        """Say what is lost and what follows; return whether a new session can go on."""
+        self._lost += sorted(lost)
+        if self._hosts is not None:
+            self._hosts = [host for host in self._hosts if host not in lost]
+        goes_on = bool(lost or (self._was_up and broken_here == 1)) and self._hosts != []
+        goes_on = goes_on and self._input.can_repeat and not self._told_to_end
+        what = "the session broke off" if self._was_up else "there is no session"
+        what = f"lost {fold(lost)}" if lost else what
+        on = f" with {fold(self._hosts)}" if self._hosts and lost else ""
+        then = f": a new session goes on{on}" if goes_on else ""
+        print(f"dft: {what}{then}", file=sys.stderr, flush=True)
+        return goes_on
+
+    def _ended(self, code: int) -> int:
+        if self._lost and not code:
+            print(f"dft: done, but without {fold(self._lost)}, lost on the way", file=sys.stderr, flush=True)
+            return NodesLost.exit_code
+        return code
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        if self._session is not None:
+            self._session.send(number)
+
+    def _end(self) -> None:
+        self._told_to_end = True
+        self._pass_on(signal.SIGTERM)

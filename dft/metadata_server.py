@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from dft import operations
 from dft.catalog import Catalog
-from dft.cluster import Cluster
+from dft.cluster import LEFTOVERS_END, Cluster
 from dft.commands import Command
-from dft.errors import Cancelled, DftError, PeerLost, Terminated
+from dft.errors import Cancelled, DftError, InUse, PeerLost, Terminated
 from dft.launcher_input import launcher_input_ended
 from dft.meter import Headway, Meter
 from dft.mpi_engine import Engine
@@ -20,6 +20,7 @@ from dft.options import Options
 from dft.progress import Completion
 from dft.replies import Progress, Reply
 from dft.retrieve_operations import cat
+from dft.session_report import Continuation, Reporter
 
 T = TypeVar("T")
 
@@ -33,11 +34,23 @@ PROGRESS_AFTER = 1.0
 class MetadataServer:
     """A session on rank 0.  Implements what the interpreter asks of its operations."""
 
-    def __init__(self, engine: Engine, options: Options) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        options: Options,
+        reporter: Reporter | None = None,
+        continues: Continuation | None = None,
+    ) -> None:
+        """Prepare; reporter: whom to tell how far it has come.  continues: what another session began."""
         self._loop = engine.loop
         self._options = options
+        self._reporter = reporter or Reporter(None)
+        self.continues = continues
         self._catalog: Catalog | None = None
         self._cluster = Cluster(engine, options.segment_size, options.window, options.chunk_size)
+        self._cluster.on_published = self._reporter.published
+        if continues is not None:
+            self._cluster.continues = continues
         #: Whether the ranks can still be ended in order.
         self.broken = False
         self._show: Callable[[Progress], None] | None = None
@@ -48,9 +61,26 @@ class MetadataServer:
     def start(self) -> None:
         """Open the catalog and meet the data servers; raise what stands in the way of a session."""
         options = self._options
-        catalog = Catalog.open(Path(options.catalog))
+        catalog = self._open_catalog(Path(options.catalog))
         self._catalog = catalog
         self._drive(self._cluster.start(catalog, options.store))
+        self._reporter.up()
+
+    def _open_catalog(self, path: Path) -> Catalog:
+        """Open the catalog; where another session broke, wait for what is left of it to end."""
+        patience = time.monotonic() + (LEFTOVERS_END if self.continues is not None else 0)
+        while True:
+            try:
+                return Catalog.open(path)
+            except InUse:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(0.1)
+
+    def command_done(self, number: int, code: int) -> None:
+        """Note that the command of line ``number`` was carried out, well or not."""
+        if not self.broken:
+            self._reporter.done(number, code)
 
     def _drive(self, coroutine: Coroutine[Any, Any, T], nap: Callable[[float], object] | None = None) -> T:
         """Run to the end; what the loop itself raises means that the session cannot go on."""

@@ -76,8 +76,17 @@ def mpirun_command(
     return [*command, *(["--host", *hosts] if not local else []), *extra, *program]
 
 
+#: Seconds: a host of which nothing was heard is asked after 4, then every second; after 4 questions without
+#: an answer it is lost.  Its kernel answers, so a slow or stopped process is not taken for a lost host.
+_KEEPALIVE = {"time": "4", "intvl": "1", "probes": "4"}
+
+
 def mpirun_environment(environment: dict[str, str]) -> None:
     """Add what the launchers want to be told by the environment, where the user has not set it."""
+    for name, value in _KEEPALIVE.items():
+        # Open MPI's launchers notice a host that vanished without a word, after minutes otherwise: 5 and 4.
+        environment.setdefault(f"PRTE_MCA_oob_tcp_keepalive_{name}", value)
+        environment.setdefault(f"OMPI_MCA_oob_tcp_keepalive_{name}", value)
     if os.getuid() == 0:
         # Open MPI refuses root unless told twice; who starts dft as root has decided already.
         environment.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")

@@ -78,6 +78,7 @@ class Upload(msgspec.Struct):
         try:
             if new:
                 catalog.publish(self.transfer, self.entries, self.holdings)
+                self.cluster.on_published()
             else:
                 catalog.add_holdings(self.transfer, self.holdings)
         except DftError:

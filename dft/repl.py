@@ -6,6 +6,7 @@ waited for by the operations, which keep the session alive meanwhile.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -15,11 +16,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from dft.commands import Cat, Command, Help, Quit, Shell
+from dft.commands import ONLY_PUBLISHES, SETS_UP, Cat, Command, Help, Quit, Shell
 from dft.errors import Cancelled, DftError, LocalFileError, Terminated, told
 from dft.grammar import help_text, parse
 from dft.output import Output, OutputClosed, Printer
 from dft.replies import Progress, Reply, Text
+from dft.session_report import Continuation
 
 __all__ = ["LineReader", "Operations", "Output", "run_interactive", "run_script"]
 
@@ -40,6 +42,9 @@ class Operations(Protocol):
 
     def watch(self, show: Callable[[Progress], None], every: float) -> None:
         """Have ``show`` called, every so many seconds, while a transfer goes on for more than one."""
+
+    def command_done(self, number: int, code: int) -> None:
+        """Note that the command of line ``number`` was carried out, with this exit code."""
 
     def wait_readable(self, fd: int) -> bool:
         """Return True when ``fd`` has data or is at its end, False when no more can come.
@@ -89,23 +94,23 @@ class LineReader:
         return self._number, self._lines.pop().decode("utf-8", "surrogateescape")
 
 
-def run_interactive(operations: Operations, output: Output) -> int:
+def run_interactive(operations: Operations, output: Output, continues: Continuation | None = None) -> int:
     """Serve a person, or a program that takes turns, on standard input; return the exit code.
 
     An error ends its command and not the session.  The session ends with ``quit`` or the end of input,
-    and with an error's exit code when it cannot go on.
+    and with an error's exit code when it cannot go on.  continues: what of the input was done before.
     """
     printer = Printer(output)
     operations.watch(printer.progress, printer.progress_interval)
-    return _until_output_closes(printer, lambda: _interactive(operations, printer))
+    return _until_output_closes(printer, lambda: _interactive(operations, printer, continues))
 
 
-def _interactive(operations: Operations, printer: Printer) -> int:
-    lines = LineReader(operations, 0)
+def _interactive(operations: Operations, printer: Printer, continues: Continuation | None) -> int:
+    lines = _still_to_do(operations, LineReader(operations, 0), continues)
     while True:
         printer.prompt()
         try:
-            _, line = next(lines)
+            number, line = next(lines)
         except StopIteration:
             printer.end_prompt()
             return 0
@@ -126,20 +131,59 @@ def _interactive(operations: Operations, printer: Printer) -> int:
             return problem.exit_code
         except DftError as problem:
             printer.error(_cancelled(problem))
+        operations.command_done(number, 0)
+
+
+def _still_to_do(
+    operations: Operations, lines: Iterator[tuple[int, str]], continues: Continuation | None
+) -> Iterator[tuple[int, str]]:
+    """Take the lines that were carried out before; repeat what they set for those that follow."""
+    number = 0
+    while continues is not None and (number < continues.done or continues.published):
+        try:
+            number, line = next(lines)
+        except StopIteration:
+            break
+        command = _parsed(line)
+        if number > continues.done:
+            if not isinstance(command, ONLY_PUBLISHES):
+                return itertools.chain([(number, line)], lines)
+            # What it publishes is in the catalog, and the start of this session has completed it.
+            operations.command_done(number, 0)
+            break
+        if isinstance(command, SETS_UP):
+            try:
+                operations.run(command)
+            except DftError:
+                pass  # as it did before
+    return lines
+
+
+def _parsed(line: str) -> Command | None:
+    try:
+        return parse(line)
+    except DftError:
+        return None
 
 
 def run_script(
-    operations: Operations, commands: Iterable[tuple[int, str]], keep_going: bool, output: Output, source: str
+    operations: Operations,
+    commands: Iterable[tuple[int, str]],
+    keep_going: bool,
+    output: Output,
+    source: str,
+    continues: Continuation | None = None,
 ) -> int:
     """Run numbered lines without a person; return the exit code.
 
     commands: (line number, line).  source: what error lines name before the line's number.  Stops at the
     first command that fails, even in part, with its exit code; with ``keep_going`` runs all, unless it is
-    interrupted, and returns the largest.
+    interrupted, and returns the largest.  continues: what of them was done before.
     """
     printer = Printer(output, source)
     operations.watch(printer.progress, printer.progress_interval)
-    return _until_output_closes(printer, lambda: _script(operations, printer, iter(commands), keep_going))
+    lines = _still_to_do(operations, iter(commands), continues)
+    return _until_output_closes(printer, lambda: _script(operations, printer, lines, keep_going))
 
 
 def _script(
@@ -167,6 +211,7 @@ def _script(
         worst = max(worst, code)
         if worst and not keep_going:
             return worst
+        operations.command_done(number, code)
 
 
 def _until_output_closes(printer: Printer, session: Callable[[], int]) -> int:

@@ -14,9 +14,10 @@ import pytest
 
 from dft.commands import Command, Ls, Put
 from dft.errors import Cancelled, DftError, NameTaken, PeerLost, Terminated
-from dft.grammar import script_lines
+from dft.grammar import parse, script_lines
 from dft.repl import LineReader, Output, run_interactive, run_script
 from dft.replies import FileList, FileRow, Progress, Reply, Text, Transferred
+from dft.session_report import Continuation
 
 ROW = FileRow(b"a b", False, 1, 0o644, 0, 1, 1, ("n1",), ())
 FAILED = Transferred("published", b"part", 1, 0, 1, 1.0, failed=(("n3", "no space left"),), failed_code=21)
@@ -27,6 +28,7 @@ class FakeOperations:
 
     def __init__(self, waits: list[BaseException | None] | None = None) -> None:
         self.ran: list[Command] = []
+        self.done: list[tuple[int, int]] = []
         self.waits = waits or []  # what each wait for input raises
 
     def run(self, command: Command) -> Reply:
@@ -60,6 +62,9 @@ class FakeOperations:
         for piece in (b"\x00\xff\r\n", b"end"):
             write(memoryview(piece))
         return Reply()
+
+    def command_done(self, number: int, code: int) -> None:
+        self.done.append((number, code))
 
     def wait_readable(self, fd: int) -> bool:
         if self.waits and (problem := self.waits.pop(0)):
@@ -365,6 +370,7 @@ PROGRAM = """
 import sys
 from dft.errors import DftError
 from dft.repl import Output, run_interactive, run_script
+from dft.session_report import Continuation
 from dft.replies import Reply, Text
 
 class Endless:
@@ -380,6 +386,9 @@ class Endless:
                 write(memoryview(bytes(100_000)))
         except OSError as problem:
             raise DftError("not what the user did wrong") from problem
+
+    def command_done(self, number, code):
+        pass
 
 sys.exit(run_script(Endless(), enumerate([sys.argv[1]] * 100, 1), True, Output(), "-c"))
 """
@@ -403,3 +412,38 @@ def test_a_full_disk_under_standard_output_is_an_error(command: str) -> None:
     assert done.returncode == 3
     assert done.stderr.startswith(b"dft: standard output cannot be written: No space left on device")
     assert b"Traceback" not in done.stderr
+
+
+def continued(text: str, done: int, published: bool = False) -> tuple[list[Command | None], FakeOperations]:
+    """Run a script of which another session did a part; return what was run."""
+    operations = FakeOperations()
+    lines = enumerate(text.split("; "), 1)
+    continues = Continuation(done, published)
+    assert run_script(operations, lines, False, Output(quiet=True), "-c", continues) == 0
+    return list(operations.ran), operations
+
+
+def commands(text: str) -> list[Command | None]:
+    return [parse(line) for line in text.split("; ")]
+
+
+def test_a_session_goes_on_after_the_commands_that_were_done() -> None:
+    text = "lcd /tmp; put a; put b; put c"
+    assert continued(text, 0)[0] == commands(text)
+    # What was done before is not repeated, but for what the following commands need.
+    assert continued(text, 2)[0] == commands("lcd /tmp; put b; put c")
+    # What was being published when the session broke is done, where that is all that the command does.
+    ran, operations = continued(text, 2, published=True)
+    assert ran == commands("lcd /tmp; put c")
+    assert operations.done == [(3, 0), (4, 0)]
+    assert continued("put a; bcast b", 1, published=True)[0] == commands("bcast b")
+    assert continued(text, 4)[0] == commands("lcd /tmp")
+
+
+def test_a_script_that_ends_with_an_error_is_not_gone_on_with() -> None:
+    operations = FakeOperations()
+    assert script("put a\nput taken\nput c", operations) == 12
+    assert operations.done == [(1, 0)]
+    operations = FakeOperations()
+    assert script("put a\nput taken\nput c", operations, keep_going=True) == 12
+    assert operations.done == [(1, 0), (2, 12), (3, 0)]

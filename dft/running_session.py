@@ -1,0 +1,77 @@
+"""One mpirun as a child: how it ends, and its end when it does not notice that it has none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+
+from dft.launcher_input import INPUT_VARIABLE
+from dft.mpirun_command import mpirun_environment
+from dft.session_input import SessionInput
+from dft.session_report import REPORT_VARIABLE, Report, read_report
+
+#: Seconds between looks at rank 0, and those that mpirun has to end when rank 0 has.
+_LOOK, _GRACE = 0.5, 5.0
+#: Seconds that a session may take to start before it is asked whether all hosts are there.
+_SLOW_START = 15.0
+
+
+class RunningSession:
+    """One session under mpirun."""
+
+    def __init__(
+        self, command: list[str], directory: str, source: SessionInput, all_there: Callable[[], bool]
+    ) -> None:
+        """Prepare; all_there: asks, in seconds, whether all hosts answer."""
+        self._command, self._source, self._all_there = command, source, all_there
+        self._fifo = os.path.join(directory, "input")
+        self._report = os.path.join(directory, "report")
+        self.environment = dict(os.environ)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send mpirun a signal, if it is there."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(number)
+
+    def run(self) -> tuple[Report, int]:
+        """Run it; return what rank 0 has told and mpirun's exit code, 128 + N for signal N."""
+        for path in (self._fifo, self._report):
+            if os.path.exists(path):
+                os.unlink(path)
+        os.mkfifo(self._fifo, 0o600)
+        os.close(os.open(self._report, os.O_CREAT | os.O_WRONLY, 0o600))
+        mpirun_environment(self.environment)
+        self.environment |= {INPUT_VARIABLE: self._fifo, REPORT_VARIABLE: self._report}
+        child = self._child = subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            env=self.environment,
+            start_new_session=True,
+        )
+        serving = self._source.serve(self._fifo)
+        ended = threading.Event()
+        threading.Thread(target=self._watch, args=(child, ended), daemon=True).start()
+        code = child.wait()
+        ended.set()
+        serving.stop()
+        return read_report(self._report), code if code >= 0 else 128 - code
+
+    def _watch(self, child: subprocess.Popen[bytes], ended: threading.Event) -> None:
+        """End mpirun where it waits for a host that is gone: at the start, or when rank 0 has ended."""
+        asked = time.monotonic()
+        while not ended.wait(_LOOK):
+            pid = read_report(self._report).pid
+            if pid and not os.path.exists(f"/proc/{pid}"):
+                if not ended.wait(_GRACE):
+                    child.kill()
+                return
+            if not pid and time.monotonic() - asked > _SLOW_START:
+                if not self._all_there() and not read_report(self._report).pid:
+                    child.kill()
+                    return
+                asked = time.monotonic()

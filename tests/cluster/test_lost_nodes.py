@@ -1,0 +1,126 @@
+"""A session that loses hosts goes on without them: the living ones are served, the lost ones are named.
+
+``DFT_FULL_SCALE=1`` takes 256 MiB instead of 12; some minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from tests.cluster.emulated import Cluster
+from tests.harness import Completed, Run, processes, random_file, tree_digest, wait_until
+
+FULL_SCALE = bool(os.environ.get("DFT_FULL_SCALE"))
+SIZE = (256 if FULL_SCALE else 12) << 20
+RATE = "200mbit" if FULL_SCALE else "50mbit"
+NODES = 8 if FULL_SCALE else 4
+HOSTS = f"n[00-{NODES - 1:02d}]"
+LIMIT = 200.0
+#: The exit code of the manual for: done, but some nodes were lost.
+NODES_LOST = 32
+
+
+def cluster_with_a_file(make_cluster: Callable[..., Cluster]) -> Cluster:
+    cluster = make_cluster(NODES, RATE)
+    random_file(cluster.work / "data.bin", SIZE)
+    random_file(cluster.work / "small.bin", 1000, seed=2)
+    (cluster.work / "script").write_text("bcast small.bin\nbcast data.bin\nls\n")
+    return cluster
+
+
+def start(cluster: Cluster, *more: str) -> Run:
+    return cluster.start_launcher("--hosts", HOSTS, "--script", "script", *more, timeout=LIMIT)
+
+
+def part_of_it_has_come(cluster: Cluster, node: str) -> None:
+    """Wait until some megabytes of the broadcast are on a node."""
+
+    def staged() -> bool:
+        store = cluster.path(node, "/tmp/store/incoming")
+        sizes = [path.stat().st_blocks * 512 for path in store.glob("*/*/*") if path.is_file()]
+        return sum(sizes) > SIZE // 8
+
+    wait_until(staged, 30, "a part of the broadcast")
+
+
+def end_of(run: Run) -> Completed:
+    """Wait for the end of a run, and of what it left on a node that was cut off and cannot know of it."""
+    wait_until(lambda: "lost on the way" in run.stderr, LIMIT, "the end")
+    seconds = time.monotonic() - run.started
+    wait_until(lambda: not processes(run.token), 30, "the end of what was cut off")
+    print(f"{time.monotonic() - run.started - seconds:.1f} s later all had ended")
+    return replace(run.wait(), seconds=seconds)
+
+
+def served(cluster: Cluster, *lost: str) -> None:
+    """All nodes but the lost ones have both files, complete, and nothing else."""
+    for name in cluster.names:
+        if name not in lost:
+            files = tree_digest(cluster.path(name, "/tmp/store/files"))
+            for path in ("data.bin", "small.bin"):
+                assert files[path.encode()][1] == tree_digest(cluster.work / path)[b"."][1], name
+            assert list(cluster.path(name, "/tmp/store/incoming").iterdir()) == []
+
+
+def undisturbed(make_cluster: Callable[..., Cluster]) -> float:
+    """Seconds of the same command line where nothing happens."""
+    cluster = cluster_with_a_file(make_cluster)
+    done = start(cluster).wait().ok()
+    served(cluster)
+    return done.seconds
+
+
+def test_a_node_switched_off_and_another_one_cut_off(make_cluster: Callable[..., Cluster]) -> None:
+    plain = undisturbed(make_cluster)
+    cluster = cluster_with_a_file(make_cluster)
+    run = start(cluster)
+    try:
+        part_of_it_has_come(cluster, "n01")
+        cluster.minicluster("kill", "n01")
+        time.sleep(1)
+        cluster.minicluster("cut", "n02")
+        done = end_of(run)
+    finally:
+        run.kill()
+    print(f"undisturbed {plain:.1f} s, with losses {done.seconds:.1f} s\n{done}")
+    assert done.returncode == NODES_LOST, done
+    assert "dft: done, but without n[01-02], lost on the way" in done.stderr
+    assert done.stdout.endswith("data.bin\nsmall.bin\n")
+    assert "Traceback" not in done.stderr
+    served(cluster, "n01", "n02")
+    assert done.seconds < 2 * plain + 30
+
+
+def test_a_node_cut_off_later_than_another_one_was_switched_off(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = cluster_with_a_file(make_cluster)
+    run = start(cluster)
+    try:
+        part_of_it_has_come(cluster, "n01")
+        cluster.minicluster("cut", "n02")
+        wait_until(lambda: "dft: lost n02: a new session goes on" in run.stderr, 40, "the loss of n02")
+        part_of_it_has_come(cluster, "n01")
+        cluster.minicluster("kill", "n03")
+        done = end_of(run)
+    finally:
+        run.kill()
+    print(done.seconds, done)
+    assert done.returncode == NODES_LOST, done
+    assert "without n[02-03]" in done.stderr
+    served(cluster, "n02", "n03")
+
+
+def test_a_killed_data_server_is_started_again(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = cluster_with_a_file(make_cluster)
+    run = start(cluster)
+    try:
+        part_of_it_has_come(cluster, "n02")
+        os.kill(run.ranks[3], 9)
+        done = run.wait()
+    finally:
+        run.kill()
+    print(done.seconds, done)
+    assert done.returncode == 0, done
+    served(cluster)
