@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from dft.names import compile_pattern, parents, shown
 from dft.write_once import below, check_free
 
 # In the order of a FileEntry's fields.
-_COLUMNS = "file_id, name, kind, size, mode, mtime_ns, chunk_size, digests"
+_COLUMNS = "file_id, name, kind, size, mode, mtime_ns, chunk_size, digests, copies"
 
 
 class NodeRecord(msgspec.Struct, frozen=True):
@@ -114,7 +114,7 @@ class Catalog:
         with self._transaction() as sql:
             known = check_free(sql, entries)
             sql.executemany(
-                f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (msgspec.structs.astuple(entry) for entry in entries if entry.file_id not in known),
             )
             new = (holding for holding in holdings if holding.file_id not in known)
@@ -193,10 +193,24 @@ class Catalog:
         with self._errors():
             return self._holdings.of(file_ids)
 
-    def held_bytes(self) -> dict[int, int]:
-        """Sum up the bytes of the chunks that each node holds, by node number, each chunk once."""
+    def want_copies(self, file_ids: Iterable[int], copies: int) -> None:
+        """Remember that so many replicas of files are wanted, where it were fewer before."""
+        query = "UPDATE files SET copies = ? WHERE file_id = ? AND copies < ?"
+        with self._transaction() as sql:
+            sql.executemany(query, ((copies, file_id, copies) for file_id in file_ids))
+
+    def with_copies(self) -> list[FileEntry]:
+        """List the files of which more than one replica is wanted."""
+        return list(self._select("WHERE copies > 1"))
+
+    def held_bytes(self, present: Collection[int]) -> tuple[dict[int, int], dict[int, int]]:
+        """Sum up bytes by node number: of the chunks that a node holds, and of those that only it holds.
+
+        Each chunk counts once.  Only it: of the nodes whose numbers are ``present``; a node that is not
+        among them has alone what none of those holds.
+        """
         with self._errors():
-            return self._holdings.held_bytes()
+            return self._holdings.held_bytes(present)
 
     def _errors(self) -> AbstractContextManager[None]:
         return catalog_errors(self.path)

@@ -16,7 +16,7 @@ from dft.names import shown
 
 #: Marks an SQLite file as a dft catalog: 'dftC' in ASCII.
 APPLICATION_ID = 0x64667443
-FORMAT = 1
+FORMAT = 2
 
 # SQLite's own header: https://www.sqlite.org/fileformat2.html#the_database_header
 _HEADER = struct.Struct(">16s44xI4xI28x")
@@ -35,7 +35,7 @@ _SCHEMA = f"""
     CREATE TABLE files (
         file_id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, kind INTEGER NOT NULL,
         size INTEGER NOT NULL, mode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-        chunk_size INTEGER NOT NULL, digests BLOB NOT NULL
+        chunk_size INTEGER NOT NULL, copies INTEGER NOT NULL, digests BLOB NOT NULL
     );
     CREATE TABLE node_sets (id INTEGER PRIMARY KEY, members BLOB NOT NULL UNIQUE);
     CREATE TABLE holdings (

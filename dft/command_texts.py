@@ -8,8 +8,8 @@ from __future__ import annotations
 
 _TEXTS = (
     """\
-Usage: put [--node NODE] LOCAL [NAME]
-       put --from NODE PATH [NAME]
+Usage: put [--node NODE] [--copies K] LOCAL [NAME]
+       put --from NODE [--copies K] PATH [NAME]
 
 Publish a file or a whole directory on one node.
 
@@ -18,28 +18,32 @@ Options:
                free space is more likely.
   --from NODE  PATH, which is absolute, lies on this node. Its own data server
                reads it and keeps the chunks; only metadata travels.
+  --copies K   Keep it on K nodes, on different hosts where there are as many.
 
 Notes:
   NAME is the last component of LOCAL or PATH when it is not given, and a
   NAME that ends in / is a directory to publish into. Files are written once:
   a name that is taken is refused, and nothing is sent. A symbolic link given
   here is followed; links, devices and sockets in a directory are skipped, and
-  named.
+  named. Copies are made from node to node once the first is complete; dft
+  remembers how many are wanted, and ls -l and ls_nodes show what has fewer.
 
 Examples:
   put run.h5
+  put --copies 2 run.h5
   put run.h5 data/
   put --node n03 results results-2024
   put --from n03 /scratch/run.h5 data/run.h5
 """,
     """\
-Usage: mput [--node NODE] PATH...
+Usage: mput [--node NODE] [--copies K] PATH...
 
 Publish several files, directories and patterns at once.
 
 Options:
   --node NODE  Keep all of it on this node; without, on random ones, where
                more free space is more likely.
+  --copies K   Keep each file on K nodes, as put does.
 
 Notes:
   Each PATH is published under its last component; a directory is taken whole.
@@ -51,9 +55,12 @@ Examples:
   mput --node n03 /usr/lib/python3.11
 """,
     """\
-Usage: diffuse PATH...
+Usage: diffuse [--copies K] PATH...
 
 Publish with the chunks spread at random over all nodes.
+
+Options:
+  --copies K  Keep each chunk on K nodes, as put does with files.
 
 Notes:
   The chunks are balanced by bytes and free space, so that a get reads from
@@ -133,14 +140,17 @@ Examples:
   cat notes.txt
 """,
     """\
-Usage: ls [-l] [PATTERN]
+Usage: ls [-l] [--at-risk] [PATTERN]
 
 List what is published.
 
 Options:
-  -l  Show mode, size in bytes, chunks, replicas (the number that every chunk
-      has at least), time and nodes as well. Nodes that hold chunks and are not
-      in this session are marked absent.
+  -l         Show mode, size in bytes, chunks, replicas (the number that every
+             chunk has at least in this session, as 1/2 where 2 are wanted),
+             time and nodes as well. Nodes that hold chunks and are not in this
+             session are marked absent.
+  --at-risk  Only files of which a chunk has one replica in this session, or
+             none: those that one more lost node would lose.
 
 Notes:
   * and ? stand for any characters and any one within a component, [abc] and
@@ -158,6 +168,11 @@ Examples:
 Usage: ls_nodes
 
 List the nodes with rank, host, store, space and state.
+
+Notes:
+  Held are the bytes of the chunks on a node; only here are those of which no
+  other node of this session has a replica. A last line tells how many files
+  have fewer replicas than are wanted.
 """,
     """\
 Usage: ls_chunks [-l] [NAME]
@@ -178,6 +193,28 @@ List the chunks that a node's store really holds, with offsets.
 
 Notes:
   Without NODE, the node on the host where this session was started.
+""",
+    """\
+Usage: replicate [--copies K] [--nodes LIST] NAME...
+
+Make further replicas of published files, from node to node.
+
+Options:
+  --copies K    Have K replicas of every chunk; without, as many as were wanted
+                so far, and at least 2.
+  --nodes LIST  Place new replicas on these nodes only, as in n[01-07],n12.
+
+Notes:
+  With two replicas a lost node loses no file. They are placed on different
+  hosts where there are as many, and spread over the nodes evenly. Replicas on
+  nodes that are not in this session do not count. Bytes go from node to node
+  and never through the host of the session. NAME may be a pattern or a
+  directory.
+
+Examples:
+  replicate data/run.h5
+  replicate --copies 3 'results/*'
+  replicate --nodes n[05-08] model
 """,
     """\
 Usage: verify [--repair] [NAME...]

@@ -13,12 +13,13 @@ ALGORITHMS = ("auto", MPI, *SCHEDULED)
 
 
 class Put(msgspec.Struct, frozen=True):
-    """Publish a local file or directory; ``node`` None: a random one."""
+    """Publish a local file or directory; ``node`` None: a random one; ``copies`` None: one."""
 
     verb: ClassVar[str] = "put"
     local: str
     name: str | None
     node: str | None
+    copies: int | None = None
 
 
 class PutFrom(msgspec.Struct, frozen=True):
@@ -28,6 +29,7 @@ class PutFrom(msgspec.Struct, frozen=True):
     node: str
     path: str
     name: str | None
+    copies: int | None = None
 
 
 class MPut(msgspec.Struct, frozen=True):
@@ -36,6 +38,7 @@ class MPut(msgspec.Struct, frozen=True):
     verb: ClassVar[str] = "mput"
     paths: tuple[str, ...]
     node: str | None
+    copies: int | None = None
 
 
 class Diffuse(msgspec.Struct, frozen=True):
@@ -43,6 +46,7 @@ class Diffuse(msgspec.Struct, frozen=True):
 
     verb: ClassVar[str] = "diffuse"
     paths: tuple[str, ...]
+    copies: int | None = None
 
 
 class Bcast(msgspec.Struct, frozen=True):
@@ -90,6 +94,7 @@ class Ls(msgspec.Struct, frozen=True):
     verb: ClassVar[str] = "ls"
     pattern: str | None
     long: bool
+    at_risk: bool = False
 
 
 class LsNodes(msgspec.Struct, frozen=True):
@@ -111,6 +116,15 @@ class LsLocalChunks(msgspec.Struct, frozen=True):
 
     verb: ClassVar[str] = "ls_local_chunks"
     node: str | None
+
+
+class Replicate(msgspec.Struct, frozen=True):
+    """Make replicas; ``copies`` None: as many as are wanted so far; ``nodes``: a node set to take them."""
+
+    verb: ClassVar[str] = "replicate"
+    names: tuple[str, ...]
+    copies: int | None
+    nodes: str | None
 
 
 class Verify(msgspec.Struct, frozen=True):
@@ -167,6 +181,7 @@ Command = (
     | LsNodes
     | LsChunks
     | LsLocalChunks
+    | Replicate
     | Verify
     | Lcd
     | Lpwd

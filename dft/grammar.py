@@ -13,6 +13,7 @@ import docopt
 from dft import commands as cmd
 from dft.command_texts import COMMANDS, OVERVIEW
 from dft.errors import UsageError
+from dft.model import MOST_COPIES
 from dft.quoting import words
 
 #: Other words for a command.
@@ -98,13 +99,17 @@ def _build(name: str, found: _Arguments) -> cmd.Command:
     match name:
         case "put" if found.optional("--from") is not None:
             _check_absolute("put: PATH", found.one("PATH"))
-            return cmd.PutFrom(found.one("--from"), found.one("PATH"), found.optional("NAME"))
+            return cmd.PutFrom(
+                found.one("--from"), found.one("PATH"), found.optional("NAME"), _copies(name, found)
+            )
         case "put":
-            return cmd.Put(found.one("LOCAL"), found.optional("NAME"), found.optional("--node"))
+            return cmd.Put(
+                found.one("LOCAL"), found.optional("NAME"), found.optional("--node"), _copies(name, found)
+            )
         case "mput":
-            return cmd.MPut(found.several("PATH"), found.optional("--node"))
+            return cmd.MPut(found.several("PATH"), found.optional("--node"), _copies(name, found))
         case "diffuse":
-            return cmd.Diffuse(found.several("PATH"))
+            return cmd.Diffuse(found.several("PATH"), _copies(name, found))
         case "bcast":
             to, nodes = found.optional("--to"), found.optional("--nodes")
             if to is not None:
@@ -123,13 +128,15 @@ def _build(name: str, found: _Arguments) -> cmd.Command:
         case "cat":
             return cmd.Cat(found.one("NAME"))
         case "ls":
-            return cmd.Ls(found.optional("PATTERN"), found.flag("-l"))
+            return cmd.Ls(found.optional("PATTERN"), found.flag("-l"), found.flag("--at-risk"))
         case "ls_nodes":
             return cmd.LsNodes()
         case "ls_chunks":
             return cmd.LsChunks(found.optional("NAME"), found.flag("-l"))
         case "ls_local_chunks":
             return cmd.LsLocalChunks(found.optional("NODE"))
+        case "replicate":
+            return cmd.Replicate(found.several("NAME"), _copies(name, found), found.optional("--nodes"))
         case "verify":
             return cmd.Verify(found.several("NAME"), found.flag("--repair"))
         case "lcd":
@@ -141,6 +148,13 @@ def _build(name: str, found: _Arguments) -> cmd.Command:
         case "quit":
             return cmd.Quit()
     raise AssertionError(f"the command {name} has a text and no meaning")
+
+
+def _copies(name: str, found: _Arguments) -> int | None:
+    text = found.optional("--copies")
+    if text is not None and not (re.fullmatch(r"\d{1,4}", text) and 1 <= int(text) <= MOST_COPIES):
+        raise UsageError(f"{name}: --copies {_quoted(text)} is not a number from 1 to {MOST_COPIES}")
+    return None if text is None else int(text)
 
 
 def _check_absolute(what: str, path: str) -> None:

@@ -10,7 +10,7 @@ import itertools
 import sqlite3
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -87,8 +87,8 @@ class Holdings:
             for file_id in file_ids
         }
 
-    def held_bytes(self) -> dict[int, int]:
-        """Sum up the bytes of the chunks that each node holds, by node number, each chunk once."""
+    def held_bytes(self, present: Collection[int]) -> tuple[dict[int, int], dict[int, int]]:
+        """Sum up bytes as ``Catalog.held_bytes`` says."""
         by_sets: Counter[frozenset[int]] = Counter()
         query = (
             "SELECT file_id, first, first + count, node_set, size, chunk_size"
@@ -100,10 +100,16 @@ class Holdings:
             for first, stop, sets in _disjoint([row[1:4] for row in rows]):
                 by_sets[sets] += min(size, stop * chunk_size) - first * chunk_size
         held = dict.fromkeys(self._registered(), 0)
+        alone = dict(held)
         for sets, size in by_sets.items():
-            for number in frozenset().union(*map(self._node_set, sets)):
+            holders = frozenset().union(*map(self._node_set, sets))
+            for number in holders:
                 held[number] += size
-        return held
+            able = holders.intersection(present)
+            if len(able) < 2:
+                for number in able or holders:
+                    alone[number] += size
+        return held, alone
 
     def _registered(self) -> set[int]:
         return {number for (number,) in self._connection.execute("SELECT number FROM nodes")}

@@ -16,8 +16,11 @@ def node_names(cluster: Cluster) -> dict[int, str]:
     return names
 
 
-def list_files(cluster: Cluster, entries: list[FileEntry], long: bool) -> FileList:
-    """Describe files and directories, in the order given."""
+def list_files(cluster: Cluster, entries: list[FileEntry], long: bool, at_risk: bool = False) -> FileList:
+    """Describe files and directories, in the order given.
+
+    at_risk: only the files of which some chunk has one replica at the most in this session.
+    """
     names, present = node_names(cluster), set(cluster.by_number())
     holdings = cluster.catalog.holdings([entry.file_id for entry in entries])
     rows = []
@@ -38,10 +41,13 @@ def list_files(cluster: Cluster, entries: list[FileEntry], long: bool) -> FileLi
                 entry.mtime_ns,
                 entry.chunk_count,
                 replicas,
+                entry.copies,
                 tuple(sorted(names[number] for number in holders & present)),
                 tuple(sorted(names[number] for number in holders - present)),
             )
         )
+    if at_risk:
+        rows = [row for row in rows if not row.is_directory and row.replicas < 2]
     return FileList(tuple(rows), long)
 
 
@@ -61,17 +67,18 @@ async def list_nodes(cluster: Cluster) -> NodeList:
     tasks = cluster.call_all(cluster.nodes, requests.AskSpace)
     for node, space in zip(cluster.nodes, await gather(tasks), strict=True):
         node.total, node.free = space.total, space.free
-    held = cluster.catalog.held_bytes()
+    present = set(cluster.by_number())
+    held, alone = cluster.catalog.held_bytes(present)
     rows = [
-        NodeRow(n.name, n.rank, n.host, n.store, n.total, n.free, held.get(n.number, 0), "up")
+        NodeRow(n.name, n.rank, n.host, n.store, n.total, n.free, held[n.number], alone[n.number], "up")
         for n in cluster.nodes
     ]
-    present = set(cluster.by_number())
     for record in cluster.catalog.nodes():
         if record.number not in present:
-            bytes_held = held.get(record.number, 0)
-            rows.append(NodeRow(record.label, None, record.host, record.store, 0, 0, bytes_held, "absent"))
-    return NodeList(tuple(rows))
+            sizes = 0, 0, held[record.number], alone[record.number]
+            rows.append(NodeRow(record.label, None, record.host, record.store, *sizes, "absent"))
+    wanted = list_files(cluster, cluster.catalog.with_copies(), True).rows
+    return NodeList(tuple(rows), sum(row.replicas < row.copies for row in wanted))
 
 
 def list_chunks(cluster: Cluster, entries: list[FileEntry], long: bool) -> ChunkList:

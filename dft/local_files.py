@@ -95,11 +95,11 @@ class LocalTree:
         self.entries.append(FileEntry(1, name, kind, size, mode, info.st_mtime_ns, chunk_size))
         self.paths.append(path)
 
-    def number(self) -> None:
-        """Give every entry an id of its own."""
+    def number(self, copies: int = 1) -> None:
+        """Give every entry an id of its own, and the number of replicas that are wanted of it."""
         ids = new_file_ids(len(self.entries))
         self.entries = [
-            FileEntry(i, e.name, e.kind, e.size, e.mode, e.mtime_ns, e.chunk_size)
+            FileEntry(i, e.name, e.kind, e.size, e.mode, e.mtime_ns, e.chunk_size, copies=copies)
             for i, e in zip(ids, self.entries, strict=True)
         ]
 

@@ -41,8 +41,8 @@ def with_digests(layout: Layout, digests: bytes) -> Layout:
     return Layout(files, layout.runs)
 
 
-def entry_with(entry: FileEntry, digests: bytes) -> FileEntry:
-    """Copy an entry with its digests set."""
+def entry_with(entry: FileEntry, digests: bytes, copies: int | None = None) -> FileEntry:
+    """Copy an entry with its digests set, and the number of replicas that are wanted of it."""
     return FileEntry(
         entry.file_id,
         entry.name,
@@ -52,6 +52,7 @@ def entry_with(entry: FileEntry, digests: bytes) -> FileEntry:
         entry.mtime_ns,
         entry.chunk_size,
         digests,
+        entry.copies if copies is None else copies,
     )
 
 

@@ -28,13 +28,17 @@ KIND_DIRECTORY = 1
 MAX_FILE_SIZE = 2**63 - 1
 
 
+#: Replicas of a file that can be asked for: as many as there can be nodes.
+MOST_COPIES = 4096
+
+
 class FileEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A published file or directory, or one about to be.
 
     file_id: 1 to 2**63 - 1, random, never reused.  name: see ``names.check_name``.  size: bytes, 0 for a
     directory.  mode: permission bits, 0 to 0o7777.  mtime_ns: nanoseconds since 1970.  chunk_size:
     bytes, > 0.  digests: the chunks' digests in order, ``DIGEST_SIZE`` bytes each, or empty while they
-    are not known yet.
+    are not known yet.  copies: the replicas that its user wants, 1 to ``MOST_COPIES``.
     """
 
     file_id: int
@@ -45,6 +49,7 @@ class FileEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     mtime_ns: int
     chunk_size: int
     digests: bytes = b""
+    copies: int = 1
 
     @property
     def chunk_count(self) -> int:
@@ -71,6 +76,8 @@ class FileEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
             raise ProtocolError("a directory has no bytes")
         if not 0 <= self.mode <= 0o7777 or not -(2**63) <= self.mtime_ns < 2**63:
             raise ProtocolError(f"mode {self.mode:o} or time {self.mtime_ns} is out of range")
+        if not 1 <= self.copies <= MOST_COPIES:
+            raise ProtocolError(f"{self.copies} copies are out of range")
         if self.digests and len(self.digests) != self.chunk_count * DIGEST_SIZE:
             raise ProtocolError(f"{len(self.digests)} bytes of digests for {self.chunk_count} chunks")
         check_name(self.name)

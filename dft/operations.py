@@ -25,7 +25,7 @@ async def run(cluster: Cluster, command: cmd.Command) -> replies.Reply:
 async def ls(cluster: Cluster, command: cmd.Ls) -> replies.Reply:
     """List what is published."""
     entries = cluster.catalog.everything() if command.pattern is None else published(cluster, command.pattern)
-    return listing.list_files(cluster, entries, command.long)
+    return listing.list_files(cluster, entries, command.long, command.at_risk)
 
 
 async def ls_nodes(cluster: Cluster, command: cmd.LsNodes) -> replies.Reply:
@@ -72,6 +72,7 @@ _HANDLERS: dict[type[Any], Callable[[Cluster, Any], Awaitable[replies.Reply]]] =
     cmd.LsNodes: ls_nodes,
     cmd.LsChunks: ls_chunks,
     cmd.LsLocalChunks: ls_local_chunks,
+    cmd.Replicate: upkeep_operations.replicate,
     cmd.Verify: upkeep_operations.verify,
     cmd.Lcd: lcd,
     cmd.Lpwd: lpwd,

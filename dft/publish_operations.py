@@ -9,15 +9,15 @@ from collections.abc import Iterable
 
 from dft import commands as cmd
 from dft import replies
-from dft.cluster import Cluster
+from dft.cluster import Cluster, Node
 from dft.distribution import broadcast_new, broadcast_published, place_on_nodes
-from dft.errors import LocalFileError, NameTaken, UsageError
+from dft.errors import Cancelled, DftError, LocalFileError, NameTaken, Terminated, UsageError
 from dft.local_files import LocalTree
 from dft.model import KIND_DIRECTORY, FileEntry
 from dft.names import is_pattern, parse_name, shown
 from dft.publishing import publish, publish_from_node
-from dft.replication import diffuse_published
-from dft.transfer_reports import published, transferred
+from dft.replication import diffuse_published, replicate
+from dft.transfer_reports import in_order, published, transferred, wanted_copies
 
 
 async def put(cluster: Cluster, command: cmd.Put) -> replies.Reply:
@@ -25,7 +25,7 @@ async def put(cluster: Cluster, command: cmd.Put) -> replies.Reply:
     started = time.monotonic()
     path = _one_local(command.local)
     name = _name_for(path, command.name)
-    return await _publish(cluster, [(path, name)], command.node, False, started)
+    return await _publish(cluster, [(path, name)], command.node, False, started, command.copies)
 
 
 async def put_from(cluster: Cluster, command: cmd.PutFrom) -> replies.Reply:
@@ -34,25 +34,53 @@ async def put_from(cluster: Cluster, command: cmd.PutFrom) -> replies.Reply:
     node = cluster.node(command.node)
     path = os.fsencode(os.path.normpath(command.path))
     name = _name_for(path, command.name)
-    tree, nodes = await publish_from_node(cluster, node, path, name, cluster.chunk_size)
-    return transferred("published", name, tree.entries, started, nodes, skipped=tuple(tree.skipped))
+    copies = wanted_copies(cluster, command.copies)
+    tree, nodes = await publish_from_node(cluster, node, path, name, cluster.chunk_size, copies)
+    nodes += await further_copies(cluster, [name], copies)
+    return transferred(
+        "published", name, tree.entries, started, in_order(cluster, nodes), skipped=tuple(tree.skipped)
+    )
 
 
 async def mput(cluster: Cluster, command: cmd.MPut) -> replies.Reply:
     """Publish several local paths."""
     started = time.monotonic()
     pairs = [(path, _name_for(path, None)) for path in _local_paths(command.paths)]
-    return await _publish(cluster, pairs, command.node, False, started)
+    return await _publish(cluster, pairs, command.node, False, started, command.copies)
 
 
 async def _publish(
-    cluster: Cluster, pairs: list[tuple[bytes, bytes]], node_name: str | None, diffuse: bool, started: float
+    cluster: Cluster,
+    pairs: list[tuple[bytes, bytes]],
+    node_name: str | None,
+    diffuse: bool,
+    started: float,
+    copies: int | None,
 ) -> replies.Reply:
+    wanted = wanted_copies(cluster, copies)
     node = cluster.node(node_name) if node_name else None
     tree = _local_tree(cluster, pairs)
-    nodes = await publish(cluster, tree, node, diffuse)
+    nodes = await publish(cluster, tree, node, diffuse, wanted)
+    nodes += await further_copies(cluster, [name for _, name in pairs], wanted)
     name = pairs[0][1] if len(pairs) == 1 else b""
-    return transferred("published", name, tree.entries, started, nodes, skipped=tuple(tree.skipped))
+    return transferred(
+        "published", name, tree.entries, started, in_order(cluster, nodes), skipped=tuple(tree.skipped)
+    )
+
+
+async def further_copies(cluster: Cluster, names: list[bytes], copies: int) -> list[Node]:
+    """Make the replicas beside the first one of what was just published; return the nodes that took some."""
+    if copies == 1:
+        return []
+    entries = [entry for name in names for entry in cluster.catalog.tree(name)]
+    try:
+        return await replicate(cluster, entries, [entry.copies for entry in entries], cluster.nodes)
+    except (Cancelled, Terminated):
+        raise
+    except DftError as problem:
+        raise type(problem)(
+            f"published, but not with {copies} replicas (replicate makes those that lack): {problem.message}"
+        ) from problem
 
 
 def _local_tree(cluster: Cluster, pairs: Iterable[tuple[bytes, bytes]]) -> LocalTree:
@@ -78,16 +106,22 @@ async def diffuse(cluster: Cluster, command: cmd.Diffuse) -> replies.Reply:
                     new.append((path, name))
         else:
             old += published(cluster, text, local_too=True)
+    copies = wanted_copies(cluster, command.copies)
     tree = _local_tree(cluster, new)
     nodes = []
     if new:
-        nodes += await publish(cluster, tree, None, True)
+        nodes += await publish(cluster, tree, None, True, copies)
     if old:
         nodes += await diffuse_published(cluster, old)
+        cluster.catalog.want_copies((entry.file_id for entry in old), copies)
+    nodes += await further_copies(
+        cluster, [*(name for _, name in new), *(entry.name for entry in old)], copies
+    )
     entries = tree.entries + old
     name = entries[0].name if len(command.paths) == 1 else b""
-    unique = [node for node in cluster.nodes if node in nodes]
-    return transferred("diffused", name, entries, started, unique, skipped=tuple(tree.skipped))
+    return transferred(
+        "diffused", name, entries, started, in_order(cluster, nodes), skipped=tuple(tree.skipped)
+    )
 
 
 async def bcast(cluster: Cluster, command: cmd.Bcast) -> replies.Reply:

@@ -146,13 +146,16 @@ def spread_chunks(cluster: Cluster, entries: list[FileEntry]) -> list[Placement]
     return placements
 
 
-async def publish(cluster: Cluster, tree: LocalTree, node: Node | None, diffuse: bool) -> list[Node]:
+async def publish(
+    cluster: Cluster, tree: LocalTree, node: Node | None, diffuse: bool, copies: int = 1
+) -> list[Node]:
     """Publish a tree of rank 0's files; return the nodes that took part of it.
 
     node: where all of it goes; None: each file on a random node.  diffuse: spread the chunks instead.
+    copies: how many replicas are wanted; this is the first.
     Raises NameTaken before anything is sent, and whatever goes wrong later with nothing published.
     """
-    tree.number()
+    tree.number(copies)
     cluster.catalog.check_free(tree.entries)
     cluster.meter.expect(sum(entry.size for entry in tree.entries))
     upload = Upload.begin(cluster)
@@ -200,13 +203,13 @@ async def _send_batch(upload: Upload, entries: list[FileEntry], paths: list[byte
 
 
 async def publish_from_node(
-    cluster: Cluster, node: Node, path: bytes, name: bytes, chunk_size: int
+    cluster: Cluster, node: Node, path: bytes, name: bytes, chunk_size: int, copies: int = 1
 ) -> tuple[LocalTree, list[Node]]:
     """Publish what lies at ``path`` on a node: it keeps the chunks, only metadata travels."""
     scanned: answers.Scanned = await cluster.call(node.rank, requests.Scan, path, name, chunk_size)
     tree = LocalTree()
     tree.entries = scanned.files
-    tree.number()
+    tree.number(copies)
     tree.paths = [path + entry.name[len(name) :] for entry in tree.entries]
     tree.skipped = scanned.skipped
     cluster.catalog.check_free(tree.entries)

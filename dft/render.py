@@ -221,7 +221,7 @@ def _long_list(rows: Iterable[FileRow]) -> str:
                 _mode(row.mode, row.is_directory),
                 "-" if row.is_directory else str(row.size),
                 "-" if row.is_directory else str(row.chunks),
-                "-" if row.is_directory else str(row.replicas),
+                "-" if row.is_directory else _replicas(row),
                 _date(row.mtime_ns // 60_000_000_000),
                 _holders(row.nodes, row.absent),
                 _shown_row(row),
@@ -232,8 +232,12 @@ def _long_list(rows: Iterable[FileRow]) -> str:
     )
 
 
+def _replicas(row: FileRow) -> str:
+    return str(row.replicas) if row.replicas >= row.copies else f"{row.replicas}/{row.copies}"
+
+
 def _nodes(reply: NodeList) -> str:
-    table = [("node", "rank", "host", "state", "held", "free", "total", "store")]
+    table = [("node", "rank", "host", "state", "held", "only here", "free", "total", "store")]
     for row in reply.rows:
         present = row.state == "up"
         table.append(
@@ -243,12 +247,15 @@ def _nodes(reply: NodeList) -> str:
                 row.host,
                 row.state,
                 human_size(row.held),
+                human_size(row.alone),
                 human_size(row.free) if present else "-",
                 human_size(row.total) if present else "-",
                 shown(os.fsencode(row.store)) if row.store else "-",
             )
         )
-    return _aligned(table, "<><<>>><")
+    short = reply.under_replicated
+    note = f"\n{_count(short, 'file')} with fewer replicas than wanted; replicate makes them" if short else ""
+    return _aligned(table, "<><<>>>><") + note
 
 
 def _chunks(reply: ChunkList) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dft import requests
 from dft.cluster import Cluster, Node, first_cause
-from dft.errors import NoReplica
+from dft.errors import NoReplica, StoreFull
 from dft.model import KIND_DIRECTORY, ChunkRun, FileEntry, Layout, runs_of
 from dft.names import shown
 from dft.progress import Task
@@ -101,6 +101,83 @@ def holders_of(cluster: Cluster, entries: list[FileEntry]) -> list[list[set[int]
                 holders[chunk] |= present
         found.append(holders)
     return found
+
+
+async def replicate(
+    cluster: Cluster, entries: list[FileEntry], copies: list[int], nodes: list[Node]
+) -> list[Node]:
+    """Bring files to a number of replicas of every chunk in this session; return the nodes that took some.
+
+    copies: for each entry, how many; where the session has fewer nodes, so many.  nodes: those that may
+    take new ones.  A file that lies on its holders as a whole is copied whole, else chunk by chunk.  Raises
+    StoreFull when no node has room, and NoReplica, when all else is done, for a chunk without a holder.
+    """
+    moves, planner = Moves(), _Planner(cluster, nodes)
+    lost = ""
+    for entry, wanted, holders in zip(entries, copies, holders_of(cluster, entries), strict=True):
+        without = next((chunk for chunk, ranks in enumerate(holders) if not ranks), -1)
+        if without >= 0:
+            lost = lost or f"chunk {without} of {shown(entry.name)} is on no node of this session"
+            if not entry.chunk_count:
+                lost = lost.partition(" of ")[2]
+            continue
+        whole = all(ranks == holders[0] for ranks in holders)
+        groups = [range(len(holders))] if whole else [range(i, i + 1) for i in range(len(holders))]
+        by_stream: dict[tuple[int, int], list[int]] = {}
+        for group in groups:
+            chunks = group if entry.chunk_count else range(0)
+            size = entry.size if whole else entry.chunk_length(group[0])
+            for stream in planner.streams(holders[group[0]], wanted, size):
+                by_stream.setdefault(stream, []).extend(chunks)
+        for (sender, receiver), moved in by_stream.items():
+            moves.add(sender, receiver, entry, moved)
+    receivers = moves.receivers
+    if receivers:
+        await run_moves(cluster, moves)
+    if lost:
+        raise NoReplica(lost)
+    return [node for node in cluster.nodes if node.rank in receivers]
+
+
+class _Planner:
+    """Chooses who sends and who receives, so that all have about the same to do."""
+
+    def __init__(self, cluster: Cluster, nodes: list[Node]) -> None:
+        self._cluster = cluster
+        self._nodes = nodes
+        self._hosts = {node.rank: node.host for node in cluster.nodes}
+        self._room = {node.rank: node.free for node in nodes}
+        self._sent = dict.fromkeys(self._hosts, 0)
+        self._received = dict.fromkeys(self._hosts, 0)
+
+    def streams(self, holders: set[int], wanted: int, size: int) -> list[tuple[int, int]]:
+        """Return (sender, receiver) for each further replica of ``size`` bytes that ``holders`` have."""
+        chosen: list[tuple[int, int]] = []
+        keepers, hosts = set(holders), {self._hosts[rank] for rank in holders}
+        while len(keepers) < wanted:
+            able = [node.rank for node in self._nodes if node.rank not in keepers]
+            if not able:
+                break
+            roomy = [rank for rank in able if self._room[rank] >= size]
+            if not roomy:
+                raise StoreFull(f"no node has {size} bytes free for a further replica")
+            # A host of its own first: what a lost host takes with it are all of its nodes.
+            receiver = min(
+                roomy,
+                key=lambda rank: (
+                    self._hosts[rank] in hosts,
+                    self._received[rank],
+                    self._cluster.rng.random(),
+                ),
+            )
+            sender = min(holders, key=lambda rank: (self._sent[rank], rank))
+            self._sent[sender] += size
+            self._received[receiver] += size
+            self._room[receiver] -= size
+            keepers.add(receiver)
+            hosts.add(self._hosts[receiver])
+            chosen.append((sender, receiver))
+        return chosen
 
 
 async def diffuse_published(cluster: Cluster, entries: list[FileEntry]) -> list[Node]:

@@ -102,8 +102,8 @@ class FileRow(msgspec.Struct, frozen=True):
     """One published file or directory.
 
     size: bytes.  mtime_ns: nanoseconds since 1970.  replicas: the number that every chunk has at least,
-    on nodes of this session.  nodes, absent: the names of the nodes that hold chunks of it and are, or
-    are not, in this session.
+    on nodes of this session.  copies: how many are wanted.  nodes, absent: the names of the nodes that hold
+    chunks of it and are, or are not, in this session.
     """
 
     name: bytes
@@ -113,6 +113,7 @@ class FileRow(msgspec.Struct, frozen=True):
     mtime_ns: int
     chunks: int
     replicas: int
+    copies: int
     nodes: tuple[str, ...]
     absent: tuple[str, ...]
 
@@ -125,7 +126,11 @@ class FileList(Reply, frozen=True):
 
 
 class NodeRow(msgspec.Struct, frozen=True):
-    """One node.  rank: None when absent.  total, free, held: bytes, total and free 0 when absent."""
+    """One node.  rank: None when absent.
+
+    total, free: bytes of its store's file system, 0 when absent.  held: bytes of chunks.  alone: bytes of
+    those of which no other node of this session has a replica.
+    """
 
     name: str
     rank: int | None
@@ -134,13 +139,15 @@ class NodeRow(msgspec.Struct, frozen=True):
     total: int
     free: int
     held: int
+    alone: int
     state: str  # 'up' or 'absent'
 
 
 class NodeList(Reply, frozen=True):
-    """``ls_nodes``."""
+    """``ls_nodes``.  under_replicated: files that have fewer replicas in this session than are wanted."""
 
     rows: tuple[NodeRow, ...]
+    under_replicated: int = 0
 
 
 class ChunkRow(msgspec.Struct, frozen=True):

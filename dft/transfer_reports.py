@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from dft import replies
-from dft.cluster import Cluster
-from dft.errors import FileNotPublished
+from dft.cluster import Cluster, Node
+from dft.errors import FileNotPublished, UsageError
 from dft.model import KIND_DIRECTORY, FileEntry
 from dft.names import is_pattern, parse_name, shown
 
@@ -23,6 +23,19 @@ def published(cluster: Cluster, text: str, local_too: bool = False) -> list[File
         what = "neither a local file nor published" if local_too else "not published"
         raise FileNotPublished(f"{shown(name)} is {what}")
     return entries
+
+
+def wanted_copies(cluster: Cluster, copies: int | None) -> int:
+    """Return how many replicas were asked for, 1 where none; UsageError when there cannot be so many."""
+    if copies is not None and copies > len(cluster.nodes):
+        raise UsageError(f"--copies {copies}: this session has {len(cluster.nodes)} nodes")
+    return copies or 1
+
+
+def in_order(cluster: Cluster, nodes: Iterable[Node]) -> list[Node]:
+    """Put nodes into the order of their ranks, each once."""
+    ranks = {node.rank for node in nodes}
+    return [node for node in cluster.nodes if node.rank in ranks]
 
 
 def transferred(

@@ -217,7 +217,20 @@ def test_held_bytes_counts_a_chunk_of_a_node_once(catalog: Catalog) -> None:
         ],
     )
     catalog.add_holdings(2, [Holding(1, 0, 2, frozenset({1, 2}))])
-    assert catalog.held_bytes() == {1: 8, 2: 10, 3: 4 + 2 + 2**62 - 1, 4: 0}
+    held = {1: 8, 2: 10, 3: 4 + 2 + 2**62 - 1, 4: 0}
+    assert catalog.held_bytes({1, 2, 3, 4}) == (held, {1: 0, 2: 0, 3: 2**62 - 1, 4: 0})
+    # Without the second and the third: what they have, and nobody else, counts for each of them.
+    assert catalog.held_bytes({1, 4}) == (held, {1: 8, 2: 2, 3: 2 + 2**62 - 1, 4: 0})
+
+
+def test_wanted_copies_only_grow(catalog: Catalog) -> None:
+    entries = [file(1, b"a"), file(2, b"b", 0)]
+    catalog.publish(1, [*entries, directory(3, b"d")], [])
+    assert catalog.with_copies() == []
+    catalog.want_copies([1, 3], 3)
+    catalog.want_copies([1, 2], 2)
+    assert [(entry.name, entry.copies) for entry in catalog.everything()] == [(b"a", 3), (b"b", 2), (b"d", 3)]
+    assert {entry.name for entry in catalog.with_copies()} == {b"a", b"b", b"d"}
 
 
 def test_a_broadcast_of_many_files_to_many_nodes_stays_small(path: Path) -> None:
@@ -225,5 +238,5 @@ def test_a_broadcast_of_many_files_to_many_nodes_stays_small(path: Path) -> None
         everyone = frozenset(catalog.register_node(str(i), f"n{i}", f"h{i}", "/s") for i in range(500))
         entries = [file(i, b"tree/f%d" % i, 4) for i in range(1, 10_001)]
         catalog.publish(1, entries, [Holding(e.file_id, 0, 1, everyone) for e in entries])
-        assert catalog.held_bytes() == dict.fromkeys(everyone, 40_000)
+        assert catalog.held_bytes(())[0] == dict.fromkeys(everyone, 40_000)
     assert path.stat().st_size < 2 << 20

@@ -145,8 +145,8 @@ def test_the_database_of_another_program_is_refused_untouched(path: Path) -> Non
 def test_a_catalog_of_a_later_format_is_refused(catalog: Catalog) -> None:
     catalog.close()
     with contextlib.closing(sqlite3.connect(catalog.path)) as other, other:
-        other.execute("PRAGMA user_version = 2")
-    with pytest.raises(CatalogError, match="has format 2, this dft reads format 1"):
+        other.execute("PRAGMA user_version = 3")
+    with pytest.raises(CatalogError, match="has format 3, this dft reads format 2"):
         Catalog.open(catalog.path)
 
 
@@ -160,7 +160,7 @@ def test_a_truncated_catalog_is_refused_and_its_lock_released(catalog: Catalog) 
 
 
 def test_an_entry_that_leads_outside_is_not_read_back(catalog: Catalog) -> None:
-    catalog._connection.execute("INSERT INTO files VALUES (1, ?, 0, 0, 0, 0, 4, x'')", (b"../../etc/x",))
+    catalog._connection.execute("INSERT INTO files VALUES (1, ?, 0, 0, 0, 0, 4, 1, x'')", (b"../../etc/x",))
     with pytest.raises(CatalogError, match="component"):
         catalog.everything()
 

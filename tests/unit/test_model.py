@@ -56,7 +56,7 @@ def test_chunks_of_a_file() -> None:
 
 def changed(**fields: object) -> FileEntry:
     entry = file_entry(b"0123456789")
-    names = ("file_id", "name", "kind", "size", "mode", "mtime_ns", "chunk_size", "digests")
+    names = ("file_id", "name", "kind", "size", "mode", "mtime_ns", "chunk_size", "digests", "copies")
     return FileEntry(*(fields.get(name, getattr(entry, name)) for name in names))  # type: ignore[arg-type]
 
 
@@ -66,6 +66,8 @@ def changed(**fields: object) -> FileEntry:
         {"file_id": 0},
         {"file_id": -1},
         {"file_id": 2**63},
+        {"copies": 0},
+        {"copies": 4097},
         {"kind": 2},
         {"kind": -1},
         {"kind": 1},

@@ -69,18 +69,20 @@ def test_transferred_with_nothing_in_it_has_no_rate() -> None:
 
 
 ROWS = (
-    FileRow(b"d", True, 0, 0o755, 0, 0, 0, (), ()),
-    FileRow(b"d/a b", False, 1234, 0o644, 1_700_000_000_999_999_999, 2, 1, ("n00", "n01", "n02"), ("n03",)),
-    FileRow(b"\xff", False, 5, 0o4600, -1, 1, 0, (), ("n03", "n04")),
+    FileRow(b"d", True, 0, 0o755, 0, 0, 0, 1, (), ()),
+    FileRow(
+        b"d/a b", False, 1234, 0o644, 1_700_000_000_999_999_999, 2, 1, 1, ("n00", "n01", "n02"), ("n03",)
+    ),
+    FileRow(b"\xff", False, 5, 0o4600, -1, 1, 0, 2, (), ("n03", "n04")),
 )
 
 
 def test_file_list() -> None:
     assert to_text(FileList(ROWS, long=False)).splitlines() == ["d/", "'d/a b'", r"$'\xff'"]
     assert to_text(FileList(ROWS, long=True)).splitlines() == [
-        "drwxr-xr-x     -  -  -  1970-01-01 00:00  -                    d/",
-        "-rw-r--r--  1234  2  1  2023-11-14 22:13  n[00-02] absent:n03  'd/a b'",
-        r"-rwS------     5  1  0  1969-12-31 23:59  absent:n[03-04]      $'\xff'",
+        "drwxr-xr-x     -  -    -  1970-01-01 00:00  -                    d/",
+        "-rw-r--r--  1234  2    1  2023-11-14 22:13  n[00-02] absent:n03  'd/a b'",
+        r"-rwS------     5  1  0/2  1969-12-31 23:59  absent:n[03-04]      $'\xff'",
     ]
     assert to_text(FileList((), long=False)) == ""
     assert to_text(FileList((), long=True)) == ""
@@ -88,14 +90,16 @@ def test_file_list() -> None:
 
 def test_node_list() -> None:
     rows = (
-        NodeRow("n00", 1, "n00", "/tmp/my store", 2**40, 2**39, 1536, "up"),
-        NodeRow("n01", None, "n01", "", 0, 0, 0, "absent"),
+        NodeRow("n00", 1, "n00", "/tmp/my store", 2**40, 2**39, 1536, 1024, "up"),
+        NodeRow("n01", None, "n01", "", 0, 0, 0, 0, "absent"),
     )
     assert to_text(NodeList(rows)).splitlines() == [
-        "node  rank  host  state      held       free    total  store",
-        "n00      1  n00   up      1.5 KiB  512.0 GiB  1.0 TiB  '/tmp/my store'",
-        "n01      -  n01   absent      0 B          -        -  -",
+        "node  rank  host  state      held  only here       free    total  store",
+        "n00      1  n00   up      1.5 KiB    1.0 KiB  512.0 GiB  1.0 TiB  '/tmp/my store'",
+        "n01      -  n01   absent      0 B        0 B          -        -  -",
     ]
+    told = to_text(NodeList(rows, 2)).splitlines()[-1]
+    assert told == "2 files with fewer replicas than wanted; replicate makes them"
 
 
 CHUNKS = (
@@ -155,10 +159,11 @@ def test_json_of_lists() -> None:
         "mtime_ns": 1_700_000_000_999_999_999,
         "chunks": 2,
         "replicas": 1,
+        "copies": 1,
         "nodes": ["n00", "n01", "n02"],
         "absent": ["n03"],
     }
-    nodes = json.loads(to_json(NodeList((NodeRow("n", None, "h", "", 0, 0, 3, "absent"),))))
+    nodes = json.loads(to_json(NodeList((NodeRow("n", None, "h", "", 0, 0, 3, 0, "absent"),))))
     assert nodes["rows"][0]["rank"] is None
     chunks = json.loads(to_json(ChunkList(CHUNKS, long=False, node="n1")))
     assert (chunks["node"], chunks["rows"][1]["offset"]) == ("n1", 10240)
@@ -201,7 +206,7 @@ def test_human_size_never_shows_a_number_of_the_next_unit(size: int) -> None:
 @pytest.mark.parametrize("long", [False, True])
 def test_a_hundred_thousand_rows_render_at_once(long: bool) -> None:
     rows = tuple(
-        FileRow(b"d/file %d" % i, False, i, 0o644, i * 10**9, 1, 1, NODES[: i % 8], ("x",))
+        FileRow(b"d/file %d" % i, False, i, 0o644, i * 10**9, 1, 1, 1, NODES[: i % 8], ("x",))
         for i in range(100_000)
     )
     start = time.process_time()

@@ -19,7 +19,7 @@ from dft.repl import LineReader, Output, run_interactive, run_script
 from dft.replies import FileList, FileRow, Progress, Reply, Text, Transferred
 from dft.session_report import Continuation
 
-ROW = FileRow(b"a b", False, 1, 0o644, 0, 1, 1, ("n1",), ())
+ROW = FileRow(b"a b", False, 1, 0o644, 0, 1, 1, 1, ("n1",), ())
 FAILED = Transferred("published", b"part", 1, 0, 1, 1.0, failed=(("n3", "no space left"),), failed_code=21)
 
 
@@ -328,7 +328,7 @@ def test_a_missing_file_is_an_error_of_cat(capfd: Captured) -> None:
 def test_help(capfd: Captured) -> None:
     assert script("help\nhelp put\nhelp nothing") == 2
     out, err = capfd.readouterr()
-    assert "Usage: put [--node NODE] LOCAL [NAME]" in out
+    assert "Usage: put [--node NODE] [--copies K] LOCAL [NAME]" in out
     assert "  ls_local_chunks  " in out
     assert err == "dft: cmds.txt:3: unknown command 'nothing'; see help\n"
 
