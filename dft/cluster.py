@@ -278,22 +278,25 @@ class Cluster:
         return [error_of(task) for task in tasks]
 
 
-async def uninterrupted(tasks: list[Task[Any]]) -> None:
+async def uninterrupted(tasks: list[Task[Any]]) -> Cancelled | None:
     """Wait until every task has ended, whatever the user asks: for what must not be left half done.
 
-    That the session shall end is raised afterwards; that the command shall be cancelled comes too late.
+    That the session shall end is raised afterwards; that the command shall be cancelled, which comes too late
+    for this, is returned.
     """
     ending: Terminated | None = None
+    cancelled: Cancelled | None = None
     while True:
         try:
             await settled(tasks)
             break
-        except Cancelled:
-            continue
+        except Cancelled as reason:
+            cancelled = reason
         except Terminated as reason:
             ending = reason
     if ending is not None:
         raise ending
+    return cancelled
 
 
 def error_of(task: Task[Any]) -> DftError | None:

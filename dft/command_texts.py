@@ -95,6 +95,52 @@ Examples:
   bcast data/run.h5 --to /tmp/run.h5
 """,
     """\
+Usage: gather [--nodes LIST] PATH [NAME]
+       gather [--nodes LIST] [-f] --to DIR PATH
+
+Publish what every node has at a path, or bring it here.
+
+Options:
+  --nodes LIST  Only these nodes, as in n[01-07],n12.
+  --to DIR      Bring it to this local directory, made where missing, as
+                DIR/NODE; nothing is published and the nodes keep no copy.
+  -f, --force   Overwrite local files that exist.
+
+Notes:
+  PATH is absolute. A directory becomes NAME/NODE, a file NAME/NODE/FILE, for
+  each node; NAME is the last component of PATH when it is not given. Each
+  node's own data server reads its part and keeps the chunks, and only metadata
+  travels; get NAME brings all parts here later. A node that does not have PATH,
+  or fails, is named, and the others' parts are complete; the same command once
+  more publishes only what is missing.
+
+Examples:
+  gather /scratch/results
+  gather --nodes n[01-07] /scratch/run.log logs
+  gather --to results-2024/ /scratch/results
+""",
+    """\
+Usage: scatter [--nodes LIST] SOURCE PATH
+
+Hand each node its own part, at a path there.
+
+Options:
+  --nodes LIST  Only these nodes, as in n[01-07],n12.
+
+Notes:
+  SOURCE is a local directory with a file or directory for each node, named as
+  ls_nodes shows it, or else a published name with such parts, as gather makes
+  it. A local one is published first, each part on its own node. The copy at
+  PATH, which is absolute, is the node's to change: what is in SOURCE/NODE goes
+  into PATH, and where SOURCE/NODE is a file, PATH is that file. Files that are
+  there are replaced by a rename. Chunks that a node lacks come from the nodes
+  that hold them. A node that fails is named, and the others get their part.
+
+Examples:
+  scatter results /scratch/restart
+  scatter --nodes n[01-07] configuration/ /etc/run
+""",
+    """\
 Usage: get [-f] [--append] NAME [LOCAL]
 
 Retrieve a published file or directory.

@@ -63,6 +63,34 @@ class Bcast(msgspec.Struct, frozen=True):
     algorithm: str = "auto"
 
 
+class Gather(msgspec.Struct, frozen=True):
+    """Publish what every node, or those of ``nodes``, has at ``path``, each part as ``name/NODE``."""
+
+    verb: ClassVar[str] = "gather"
+    path: str
+    name: str | None
+    nodes: str | None
+
+
+class GatherHere(msgspec.Struct, frozen=True):
+    """Bring what every node, or those of ``nodes``, has at ``path`` to ``directory/NODE``."""
+
+    verb: ClassVar[str] = "gather"
+    path: str
+    directory: str
+    nodes: str | None
+    force: bool
+
+
+class Scatter(msgspec.Struct, frozen=True):
+    """Hand the parts ``source/NODE`` to their nodes, or to those of ``nodes``, at the path ``to`` there."""
+
+    verb: ClassVar[str] = "scatter"
+    source: str
+    to: str
+    nodes: str | None
+
+
 class Get(msgspec.Struct, frozen=True):
     """Retrieve one file or directory."""
 
@@ -174,6 +202,9 @@ Command = (
     | MPut
     | Diffuse
     | Bcast
+    | Gather
+    | GatherHere
+    | Scatter
     | Get
     | MGet
     | Cat

@@ -14,14 +14,13 @@ from dft import answers, protocol, requests
 from dft.arrivals import Arrivals
 from dft.broadcasting import broadcast
 from dft.chunk_io import ChunkReader, ChunkWriter
-from dft.errors import Cancelled, DftError, LocalFileError, ProtocolError
+from dft.errors import Cancelled, DftError, ProtocolError
 from dft.ibcast import BroadcastPart
 from dft.incoming import Stage
-from dft.local_files import LocalTree, copy_to, local_reader
+from dft.local_files import LocalPlacement, LocalTree, local_error, local_reader
 from dft.messages import Message
-from dft.model import KIND_DIRECTORY, Layout
+from dft.model import KIND_DIRECTORY, Layout, whole_files
 from dft.mpi_engine import Engine
-from dft.names import shown
 from dft.probing import probe
 from dft.progress import Completion, Loop
 from dft.quarantine import Findings, check_chunks, set_aside
@@ -134,7 +133,12 @@ class DataServer:
             return FailedSink(problem)
 
     async def _send_chunks(self, request: requests.Send) -> Message:
-        reader = self.store.reader(request.layout)
+        return await self._send_out(request, self.store.reader(request.layout))
+
+    async def _send_files(self, request: requests.SendFiles) -> Message:
+        return await self._send_out(request, local_reader(request.layout, _local_paths(request)))
+
+    async def _send_out(self, request: requests.Send | requests.SendFiles, reader: ChunkReader) -> Message:
         await send_stream(
             self._engine,
             reader,
@@ -188,24 +192,52 @@ class DataServer:
         return answers.Done(request.call)
 
     async def _place(self, request: requests.Place) -> Message:
-        await self._loop.in_thread(self._place_all, request)
+        try:
+            await self._loop.in_thread(self._place_all, request)
+        finally:
+            self._stops.pop(request.transfer, None)
         return answers.Done(request.call)
 
     def _place_all(self, request: requests.Place) -> None:
-        directories = []
-        for entry, below in zip(request.files, request.paths, strict=True):
-            target = os.path.join(request.to, below) if below else request.to
-            if entry.kind == KIND_DIRECTORY:
-                directories.append((target, entry))
-                try:
-                    os.makedirs(target, exist_ok=True)
-                except OSError as problem:
-                    raise LocalFileError(f"cannot make {shown(target)}: {problem.strerror}") from problem
-            else:
-                copy_to(self.store.file_path(entry.name), target, entry.mode, entry.mtime_ns)
-        for target, entry in reversed(directories):
-            os.chmod(target, entry.mode)
-            os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+        """Copy files of the store to the user's path: all of them, each checked on the way, or none."""
+        pairs = list(zip(request.files, request.paths, strict=True))
+        directory, base = request.to, b""
+        whole_tree = any(not below and entry.kind == KIND_DIRECTORY for entry, below in pairs)
+        if os.path.isdir(directory) and (whole_tree or all(request.paths)):
+            pairs = [(entry, below) for entry, below in pairs if below]  # what is there keeps its mode
+        elif not all(request.paths):
+            directory, base = os.path.split(directory)
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError as problem:
+            raise local_error(problem, directory, "make") from problem
+        files = [entry for entry, _ in pairs]
+        paths = [os.path.join(base, below) if below else base for _, below in pairs]
+        placement = LocalPlacement(directory, files, paths)
+        placement.check_free(force=True)
+        try:
+            layout = whole_files(files)
+            writer = placement.writer(layout, list(range(len(files))), True)
+            self._copy(layout, self.store.reader(layout), writer, self._stop_of(request.transfer))
+            placement.place()
+        finally:
+            placement.discard()
+
+    def _copy(self, layout: Layout, reader: ChunkReader, writer: ChunkWriter, stop: Stop) -> None:
+        """Copy a stream within this host, one segment at a time."""
+        try:
+            buffer = memoryview(bytearray(self._receiving.segment_size))
+            for length in segment_lengths(layout.stream_size, len(buffer)):
+                if stop.reason is not None:
+                    raise stop.reason
+                reader.read_into(buffer[:length])
+                writer.write(buffer[:length])
+            if reader.problem is not None:
+                raise reader.problem
+            writer.finish()
+        finally:
+            reader.close()
+            writer.close()
 
     async def _discard(self, request: requests.Discard) -> Message:
         await self._loop.in_thread(self.store.discard, request.transfer)
@@ -226,20 +258,9 @@ class DataServer:
     def _ingest_all(self, request: requests.Ingest, writer: ChunkWriter) -> None:
         """Copy local files into the store, one segment at a time."""
         layout: Layout = request.layout
-        paths = [request.path + entry.name[len(request.name) :] for entry in layout.files]
-        reader, stage = local_reader(layout, paths), self.store.stage(request.transfer)
-        stop = self._stop_of(request.transfer)
-        try:
-            buffer = memoryview(bytearray(self._receiving.segment_size))
-            for length in segment_lengths(layout.stream_size, len(buffer)):
-                if stop.reason is not None:
-                    raise stop.reason
-                reader.read_into(buffer[:length])
-                writer.write(buffer[:length])
-            writer.finish()
-        finally:
-            reader.close()
-            writer.close()
+        stage = self.store.stage(request.transfer)
+        reader = local_reader(layout, _local_paths(request))
+        self._copy(layout, reader, writer, self._stop_of(request.transfer))
         stage.seal(writer)
 
     async def _check(self, request: requests.Check) -> Message:
@@ -279,7 +300,13 @@ class DataServer:
         requests.Scan: _scan,
         requests.Ingest: _ingest,
         requests.Check: _check,
+        requests.SendFiles: _send_files,
         requests.ListChunks: _list_chunks,
         requests.AskSpace: _ask_space,
         requests.Quit: _quit,
     }
+
+
+def _local_paths(request: requests.Ingest | requests.SendFiles) -> list[bytes]:
+    """Say where the files lie that a request names."""
+    return [request.path + entry.name[len(request.name) :] for entry in request.layout.files]

@@ -15,14 +15,14 @@ import msgspec
 
 from dft import requests
 from dft.broadcasting import broadcast
-from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
+from dft.cluster import Cluster, Node, first_cause, uninterrupted
 from dft.errors import Cancelled, DftError, NoReplica, Terminated
 from dft.fanout import MPI, Route
 from dft.ibcast import BroadcastPart
 from dft.local_files import LocalTree, local_reader
 from dft.model import ChunkRun, FileEntry, Layout, runs_of, whole_files
 from dft.names import shown
-from dft.progress import Task, settled
+from dft.progress import Task
 from dft.publishing import Upload, batches
 from dft.survey import WORTH_MEASURING, survey, tiers
 from dft.tuning import choose, in_flight, segment_for
@@ -253,17 +253,30 @@ def _plan_rounds(
     return rounds, [node for node in nodes if node.rank in lacking]
 
 
+#: What a node shall copy: files that it holds, which are of the name or below it, to the path there.
+Copy = tuple[Node, list[FileEntry], bytes, bytes]
+
+
+async def place_copies(cluster: Cluster, copies: list[Copy]) -> dict[int, DftError]:
+    """Have nodes copy what they hold to paths of theirs; return why some, by rank, could not."""
+    transfer, stop = cluster.new_transfer()
+    tasks = []
+    for node, entries, name, to in copies:
+        paths = [entry.name[len(name) :].lstrip(b"/") for entry in entries]
+        call = cluster.call(node.rank, requests.Place, transfer, to, entries, paths)
+        tasks.append(cluster.loop.spawn(call))
+    try:
+        errors = await cluster.finish(transfer, stop, tasks)
+    finally:
+        cluster.end_transfer(transfer)
+    return {copy[0].rank: error for copy, error in zip(copies, errors, strict=True) if error is not None}
+
+
 async def place_on_nodes(
     cluster: Cluster, entries: list[FileEntry], name: bytes, to: bytes, nodes: list[Node], outcome: Outcome
 ) -> None:
     """Copy what the nodes now hold of ``name`` to the path ``to`` on each of them; add those that fail."""
-    failures = outcome.failures
     if to.endswith(b"/"):
         to = to.rstrip(b"/") + b"/" + os.path.basename(name)
-    paths = [entry.name[len(name) :].lstrip(b"/") for entry in entries]
-    able = [node for node in nodes if node.rank not in failures]
-    tasks = cluster.call_all(able, requests.Place, to, entries, paths)
-    await settled(tasks)
-    for node, task in zip(able, tasks, strict=True):
-        if (problem := error_of(task)) is not None:
-            failures[node.rank] = problem
+    able = [node for node in nodes if node.rank not in outcome.failures]
+    outcome.failures.update(await place_copies(cluster, [(node, entries, name, to) for node in able]))

@@ -120,6 +120,16 @@ def _build(name: str, found: _Arguments) -> cmd.Command:
                     f"bcast: unknown algorithm {_quoted(algorithm)}: there are {', '.join(cmd.ALGORITHMS)}"
                 )
             return cmd.Bcast(found.one("PATH"), found.optional("NAME"), nodes, to, algorithm)
+        case "gather":
+            path, nodes = found.one("PATH"), found.optional("--nodes")
+            _check_absolute("gather: PATH", path)
+            directory = found.optional("--to")
+            if directory is not None:
+                return cmd.GatherHere(path, directory, nodes, found.flag("--force"))
+            return cmd.Gather(path, found.optional("NAME"), nodes)
+        case "scatter":
+            _check_absolute("scatter: PATH", found.one("PATH"))
+            return cmd.Scatter(found.one("SOURCE"), found.one("PATH"), found.optional("--nodes"))
         case "get":
             force, append = found.flag("--force"), found.flag("--append")
             return cmd.Get(found.one("NAME"), found.optional("LOCAL"), force, append)

@@ -246,26 +246,3 @@ class LocalPlacement:
     def discard(self) -> None:
         """Remove what was staged, as if nothing had been asked."""
         staging.remove_tree(self._stage)
-
-
-def copy_to(source: bytes, target: bytes, mode: int, mtime_ns: int) -> None:
-    """Copy a file to ``target`` by temporary and rename, with its mode and time set.
-
-    Directories above it are made.  Raises LocalFileError.
-    """
-    import shutil  # as in ``staging``
-
-    temporary = os.path.join(os.path.dirname(target), b".dft-" + os.urandom(8).hex().encode())
-    try:
-        os.makedirs(os.path.dirname(target) or b".", exist_ok=True)
-        try:
-            shutil.copyfile(source, temporary)
-            os.chmod(temporary, mode)
-            os.utime(temporary, ns=(mtime_ns, mtime_ns))
-            os.rename(temporary, target)
-        except BaseException:
-            if os.path.lexists(temporary):
-                os.unlink(temporary)
-            raise
-    except OSError as problem:
-        raise local_error(problem, target, "write") from problem

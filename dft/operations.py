@@ -7,7 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dft import commands as cmd
-from dft import listing, publish_operations, replies, retrieve_operations, upkeep_operations
+from dft import (
+    listing,
+    part_operations,
+    publish_operations,
+    replies,
+    retrieve_operations,
+    upkeep_operations,
+)
 from dft.cluster import Cluster
 from dft.errors import InternalError
 from dft.local_files import local_error
@@ -66,6 +73,9 @@ _HANDLERS: dict[type[Any], Callable[[Cluster, Any], Awaitable[replies.Reply]]] =
     cmd.MPut: publish_operations.mput,
     cmd.Diffuse: publish_operations.diffuse,
     cmd.Bcast: publish_operations.bcast,
+    cmd.Gather: part_operations.gather,
+    cmd.GatherHere: part_operations.gather_to,
+    cmd.Scatter: part_operations.scatter,
     cmd.Get: retrieve_operations.get,
     cmd.MGet: retrieve_operations.mget,
     cmd.Ls: ls,

@@ -58,6 +58,7 @@ _KINDS: dict[int, type[Message]] = dict(
             requests.Check,
             answers.Checked,
             answers.Arrived,
+            requests.SendFiles,
         ),
         start=1,
     )

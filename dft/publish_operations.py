@@ -13,9 +13,9 @@ from dft.cluster import Cluster, Node
 from dft.distribution import broadcast_new, broadcast_published, place_on_nodes
 from dft.errors import Cancelled, DftError, LocalFileError, NameTaken, Terminated, UsageError
 from dft.local_files import LocalTree
-from dft.model import KIND_DIRECTORY, FileEntry
+from dft.model import FileEntry
 from dft.names import is_pattern, parse_name, shown
-from dft.publishing import publish, publish_from_node
+from dft.publishing import publish, publish_from_node, same_files
 from dft.replication import diffuse_published, replicate
 from dft.transfer_reports import in_order, published, transferred, wanted_copies
 
@@ -24,7 +24,7 @@ async def put(cluster: Cluster, command: cmd.Put) -> replies.Reply:
     """Publish one local path."""
     started = time.monotonic()
     path = _one_local(command.local)
-    name = _name_for(path, command.name)
+    name = name_for(path, command.name)
     return await _publish(cluster, [(path, name)], command.node, False, started, command.copies)
 
 
@@ -33,10 +33,10 @@ async def put_from(cluster: Cluster, command: cmd.PutFrom) -> replies.Reply:
     started = time.monotonic()
     node = cluster.node(command.node)
     path = os.fsencode(os.path.normpath(command.path))
-    name = _name_for(path, command.name)
+    name = name_for(path, command.name)
     copies = wanted_copies(cluster, command.copies)
-    tree, nodes = await publish_from_node(cluster, node, path, name, cluster.chunk_size, copies)
-    nodes += await further_copies(cluster, [name], copies)
+    tree = await publish_from_node(cluster, node, path, name, copies)
+    nodes = [node, *await further_copies(cluster, [name], copies)]
     return transferred(
         "published", name, tree.entries, started, in_order(cluster, nodes), skipped=tuple(tree.skipped)
     )
@@ -45,7 +45,7 @@ async def put_from(cluster: Cluster, command: cmd.PutFrom) -> replies.Reply:
 async def mput(cluster: Cluster, command: cmd.MPut) -> replies.Reply:
     """Publish several local paths."""
     started = time.monotonic()
-    pairs = [(path, _name_for(path, None)) for path in _local_paths(command.paths)]
+    pairs = [(path, name_for(path, None)) for path in _local_paths(command.paths)]
     return await _publish(cluster, pairs, command.node, False, started, command.copies)
 
 
@@ -98,8 +98,8 @@ async def diffuse(cluster: Cluster, command: cmd.Diffuse) -> replies.Reply:
     for text in command.paths:
         if _is_local(text):
             for path in _local_paths([text]):
-                name = _name_for(path, None)
-                entries = _published_same(cluster, path, name)
+                name = name_for(path, None)
+                entries = published_same(cluster, path, name)
                 if entries:
                     old += entries
                 else:
@@ -131,8 +131,8 @@ async def bcast(cluster: Cluster, command: cmd.Bcast) -> replies.Reply:
     skipped: tuple[tuple[bytes, str], ...] = ()
     if _is_local(command.path):
         path = _one_local(command.path)
-        name = _name_for(path, command.name)
-        entries = _published_same(cluster, path, name)
+        name = name_for(path, command.name)
+        entries = published_same(cluster, path, name)
         if not entries:
             tree = _local_tree(cluster, [(path, name)])
             outcome = await broadcast_new(cluster, tree, nodes, command.algorithm)
@@ -164,7 +164,7 @@ def _one_local(text: str) -> bytes:
     return paths[0]
 
 
-def _published_same(cluster: Cluster, path: bytes, name: bytes) -> list[FileEntry]:
+def published_same(cluster: Cluster, path: bytes, name: bytes) -> list[FileEntry]:
     """Return the published entries of ``name`` if they are what lies at ``path``; none if unpublished.
 
     Raises NameTaken when the name is published with other contents.
@@ -173,11 +173,7 @@ def _published_same(cluster: Cluster, path: bytes, name: bytes) -> list[FileEntr
     if not published:
         return []
     tree = _local_tree(cluster, [(path, name)])
-
-    def facts(entries: list[FileEntry]) -> set[tuple[bytes, int, int]]:
-        return {(e.name, e.size, e.mtime_ns) for e in entries if e.kind != KIND_DIRECTORY}
-
-    if facts(tree.entries) != facts(published):
+    if not same_files(tree.entries, published):
         raise NameTaken(
             f"{shown(name)} is published already and differs from {shown(path)}: files are written once"
         )
@@ -205,7 +201,7 @@ def _is_local(text: str) -> bool:
     return os.path.lexists(path) or (is_pattern(path) and bool(glob.glob(path, recursive=True)))
 
 
-def _name_for(path: bytes, given: str | None) -> bytes:
+def name_for(path: bytes, given: str | None) -> bytes:
     """Name a publication: as given, below a given ``directory/``, or as the path's last component."""
     if given is not None and not given.endswith("/"):
         return parse_name(given)

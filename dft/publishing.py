@@ -14,11 +14,12 @@ import msgspec
 
 from dft import answers, requests
 from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
-from dft.errors import CatalogError, DftError
+from dft.errors import DftError, ProtocolError
 from dft.holdings import Holding
 from dft.local_files import LocalTree, local_reader
 from dft.manifest import entry_with
-from dft.model import DIGEST_SIZE, ChunkRun, FileEntry, Layout, runs_of, whole_files
+from dft.model import DIGEST_SIZE, KIND_DIRECTORY, ChunkRun, FileEntry, Layout, runs_of, whole_files
+from dft.names import shown
 from dft.placement import choose_nodes, spread
 from dft.progress import Task
 from dft.streams import Stop, send_stream
@@ -97,6 +98,15 @@ class Upload(msgspec.Struct):
         tasks = self.cluster.call_all(self.cluster.nodes, requests.Discard, self.transfer)
         await uninterrupted(tasks)
         self.cluster.end_transfer(self.transfer)
+
+
+def same_files(some: list[FileEntry], others: list[FileEntry]) -> bool:
+    """Whether two lists have the same files by name, size and time; directories do not count."""
+
+    def facts(entries: list[FileEntry]) -> set[tuple[bytes, int, int]]:
+        return {(e.name, e.size, e.mtime_ns) for e in entries if e.kind != KIND_DIRECTORY}
+
+    return facts(some) == facts(others)
 
 
 def batches(tree: LocalTree) -> Iterator[tuple[list[FileEntry], list[bytes]]]:
@@ -202,38 +212,59 @@ async def _send_batch(upload: Upload, entries: list[FileEntry], paths: list[byte
     upload.entries += entries
 
 
-async def publish_from_node(
-    cluster: Cluster, node: Node, path: bytes, name: bytes, chunk_size: int, copies: int = 1
-) -> tuple[LocalTree, list[Node]]:
-    """Publish what lies at ``path`` on a node: it keeps the chunks, only metadata travels."""
-    scanned: answers.Scanned = await cluster.call(node.rank, requests.Scan, path, name, chunk_size)
+async def scan(cluster: Cluster, node: Node, path: bytes, name: bytes) -> LocalTree:
+    """List what lies at ``path`` on a node, as a publication under ``name``, not yet numbered.
+
+    Raises LocalFileError when the node cannot read it, ProtocolError for names that are not below ``name``.
+    """
+    scanned: answers.Scanned = await cluster.call(node.rank, requests.Scan, path, name, cluster.chunk_size)
+    if any(entry.name != name and not entry.name.startswith(name + b"/") for entry in scanned.files):
+        raise ProtocolError(f"{node.name} listed a name that is not below {shown(name)}")
     tree = LocalTree()
     tree.entries = scanned.files
-    tree.number(copies)
     tree.paths = [path + entry.name[len(name) :] for entry in tree.entries]
     tree.skipped = scanned.skipped
+    return tree
+
+
+async def ingest(upload: Upload, node: Node, path: bytes, name: bytes, tree: LocalTree) -> None:
+    """Have a node stage what it has at ``path``: only metadata travels.
+
+    name: that of the publication, below which the tree's entries are.  The upload has all of it, or, on an
+    error, nothing.
+    """
+    staged = []
+    for entries, _ in batches(tree):
+        layout = whole_files(entries)
+        done: answers.Done = await upload.cluster.call(
+            node.rank, requests.Ingest, upload.transfer, path, name, layout
+        )
+        if len(done.digests) != layout.chunk_count * DIGEST_SIZE:
+            raise ProtocolError(f"{node.name} sent {len(done.digests)} bytes of digests")
+        staged.append((layout, list(entries), done.digests))
+    for layout, entries, digests in staged:
+        upload.add(layout, list(range(len(entries))), digests, entries)
+        upload.hold(layout, [node])
+        upload.entries += entries
+        node.free -= layout.payload_size
+
+
+async def publish_from_node(
+    cluster: Cluster, node: Node, path: bytes, name: bytes, copies: int = 1
+) -> LocalTree:
+    """Publish what lies at ``path`` on a node: it keeps the chunks, only metadata travels."""
+    tree = await scan(cluster, node, path, name)
+    tree.number(copies)
     cluster.catalog.check_free(tree.entries)
-    cluster.meter.expect(sum(entry.size for entry in tree.entries))
     upload = Upload.begin(cluster)
     try:
-        for entries, _ in batches(tree):
-            layout = whole_files(entries)
-            call = cluster.call(node.rank, requests.Ingest, upload.transfer, path, name, layout)
-            task = cluster.loop.spawn(call)
-            with cluster.meter.stage(layout.payload_size):
-                problem = first_cause(await cluster.finish(upload.transfer, upload.stop, [task]))
-            if problem is not None:
-                raise problem
-            done: answers.Done = task.result()
-            if len(done.digests) != layout.chunk_count * DIGEST_SIZE:
-                raise CatalogError(f"{node.name} sent {len(done.digests)} bytes of digests")
-            made = list(entries)
-            upload.add(layout, list(range(len(made))), done.digests, made)
-            upload.hold(layout, [node])
-            upload.entries += made
-            node.free -= layout.payload_size
+        task = cluster.loop.spawn(ingest(upload, node, path, name, tree))
+        with cluster.meter.stage(sum(entry.size for entry in tree.entries)):
+            problem = first_cause(await cluster.finish(upload.transfer, upload.stop, [task]))
+        if problem is not None:
+            raise problem
     except BaseException:
         await upload.give_up()
         raise
     await upload.commit([node])
-    return tree, [node]
+    return tree

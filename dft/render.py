@@ -132,8 +132,13 @@ def human_size(size: float) -> str:
 
 
 def failures(reply: Reply) -> list[str]:
-    """Say what failed in a reply, a line for each node; empty when nothing did."""
-    return [f"failed {node}: {why}" for node, why in reply.failed] if isinstance(reply, Transferred) else []
+    """Say what failed in a reply, a line for the nodes of each reason; empty when nothing did."""
+    if not isinstance(reply, Transferred):
+        return []
+    by_reason: dict[str, list[str]] = {}
+    for node, why in reply.failed:
+        by_reason.setdefault(why, []).append(node)
+    return [f"failed {fold(nodes)}: {why}" for why, nodes in by_reason.items()]
 
 
 def _transferred(reply: Transferred) -> str:

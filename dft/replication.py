@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dft import requests
-from dft.cluster import Cluster, Node, first_cause
-from dft.errors import NoReplica, StoreFull
+from dft.cluster import Cluster, Node, first_cause, uninterrupted
+from dft.errors import DftError, NoReplica, StoreFull
 from dft.model import KIND_DIRECTORY, ChunkRun, FileEntry, Layout, runs_of
 from dft.names import shown
 from dft.progress import Task
@@ -50,25 +50,39 @@ class Moves:
         return taken
 
 
-async def run_moves(cluster: Cluster, moves: Moves) -> None:
-    """Run streams between nodes; what they carried are then replicas as good as any, or none of them is."""
-    receivers = moves.receivers
+async def run_moves(cluster: Cluster, moves: Moves, apart: bool = False) -> dict[int, DftError]:
+    """Run streams between nodes; what they carried are then replicas as good as any.
+
+    apart: a receiver that fails has none of them and holds up no other; return why, by rank.  Otherwise the
+    first failure is raised, and nobody has any.
+    """
+    receivers, failures = moves.receivers, dict[int, DftError]()
     cluster.meter.expect(moves.size)
     upload = Upload.begin(cluster)
     try:
         while now := moves.take():
-            await _run_together(upload, now)
+            failures.update(await _run_together(upload, now))
+            problem = first_cause(failures.values())
+            if problem is not None and not apart:
+                raise problem
     except BaseException:
         await upload.give_up()
         raise
-    await upload.commit([node for node in cluster.nodes if node.rank in receivers], new=False)
+    lost = [node for node in cluster.nodes if node.rank in failures]
+    numbers = {node.number for node in lost}
+    upload.holdings = [holding for holding in upload.holdings if not holding.nodes & numbers]
+    await uninterrupted(cluster.call_all(lost, requests.Discard, upload.transfer))
+    able = [node for node in cluster.nodes if node.rank in receivers - failures.keys()]
+    await upload.commit(able, new=False)
+    return failures
 
 
-async def _run_together(upload: Upload, moves: dict[tuple[int, int], Layout]) -> None:
-    """Run streams between nodes and wait until what they carry is staged."""
+async def _run_together(upload: Upload, moves: dict[tuple[int, int], Layout]) -> dict[int, DftError]:
+    """Run streams between nodes until what they carry is staged; return why it is not, by receiver."""
     cluster, size = upload.cluster, 0
     by_rank = {node.rank: node for node in cluster.nodes}
     tasks: list[Task[Any]] = []
+    receivers: list[int] = []
     for (sender, receiver), layout in moves.items():
         tag, transfer = cluster.next_tag(), upload.transfer
         call = cluster.call(receiver, requests.Receive, transfer, sender, tag, layout)
@@ -76,13 +90,18 @@ async def _run_together(upload: Upload, moves: dict[tuple[int, int], Layout]) ->
         if layout.stream_size:  # a stream without bytes needs no sender
             call = cluster.call(sender, requests.Send, transfer, receiver, tag, layout)
             tasks.append(cluster.loop.spawn(call))
+        receivers += [receiver] * (len(tasks) - len(receivers))
         upload.hold(layout, [by_rank[receiver]])
         by_rank[receiver].free -= layout.payload_size
         size += layout.payload_size
     with cluster.meter.stage(size):
-        problem = first_cause(await cluster.finish(upload.transfer, upload.stop, tasks))
-    if problem is not None:
-        raise problem
+        errors = await cluster.finish(upload.transfer, upload.stop, tasks)
+    failures: dict[int, DftError] = {}
+    for receiver in dict.fromkeys(receivers):
+        ends = (error for rank, error in zip(receivers, errors, strict=True) if rank == receiver)
+        if (problem := first_cause(ends)) is not None:
+            failures[receiver] = problem
+    return failures
 
 
 def holders_of(cluster: Cluster, entries: list[FileEntry]) -> list[list[set[int]]]:

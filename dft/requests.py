@@ -97,12 +97,13 @@ class Publish(Message, frozen=True):
 
 
 class Place(Message, frozen=True):
-    """Copy files of your store to a path of your host.
+    """Copy files of your store to a path of your host; ``Abort`` of ``transfer`` ends it.
 
     to: an absolute path.  paths: for each file its path below ``to``; empty: ``to`` is the file itself.
     """
 
     call: int
+    transfer: int
     to: bytes
     files: list[FileEntry]
     paths: list[bytes]
@@ -161,6 +162,18 @@ class Check(Message, frozen=True):
             raise ProtocolError("chunks to check come without their digests")
 
 
+class SendFiles(Message, frozen=True):
+    """Send local files of your host to rank ``dest`` with ``tag``; what is at ``path`` is called ``name``."""
+
+    call: int
+    transfer: int
+    dest: int
+    tag: int
+    layout: Layout
+    path: bytes
+    name: bytes
+
+
 class ListChunks(Message, frozen=True):
     """Say which chunks your store holds."""
 
@@ -192,6 +205,7 @@ Request = (
     | Scan
     | Ingest
     | Check
+    | SendFiles
     | ListChunks
     | AskSpace
     | Quit

@@ -15,7 +15,8 @@ from dft import requests
 from dft.chunk_io import ChunkWriter
 from dft.cluster import Cluster, Node, error_of
 from dft.custody import Chunks, set_aside
-from dft.errors import DftError, LocalFileError, NoReplica
+from dft.errors import CorruptChunk, DftError, LocalFileError, NoReplica
+from dft.messages import Message
 from dft.model import ChunkRun, FileEntry, Layout, runs_of
 from dft.names import shown
 from dft.progress import Task, Turns, settled
@@ -31,7 +32,7 @@ MOST_TRIES = 2
 MOST_SOURCES = 8
 
 #: The errors of a stream's two ends: its sender's and rank 0's.
-_Ends = tuple[DftError | None, DftError | None]
+Ends = tuple[DftError | None, DftError | None]
 
 #: Chunks of a file that are wanted: all of them, or a range.
 Wanted = dict[int, list[int]]
@@ -175,6 +176,55 @@ def _layout(entries: list[FileEntry], chunks: list[tuple[int, int]]) -> tuple[La
     return Layout([entries[number] for number in by_file], runs), list(by_file)
 
 
+class Incoming:
+    """Streams from data servers to rank 0, a few of them at a time: enough to fill its wire."""
+
+    def __init__(self, cluster: Cluster, sources: int) -> None:
+        self._cluster = cluster
+        self._transfer, self._stop = cluster.new_transfer()
+        self._window = cluster.window_for(min(sources, MOST_SOURCES))
+        self._turns = Turns(MOST_SOURCES)
+
+    async def stream(
+        self, rank: int, layout: Layout, writer: ChunkWriter, kind: type[Message] = requests.Send, *more: Any
+    ) -> Ends:
+        """Have a data server send ``layout`` into ``writer``; return what went wrong at either end.
+
+        kind: the request, whose fields after those of a ``Send`` are ``more``.
+        """
+        cluster, transfer = self._cluster, self._transfer
+        async with self._turns:
+            if self._stop.reason is not None:
+                return self._stop.reason, self._stop.reason
+            tag, size = cluster.next_tag(), layout.stream_size
+            send = cluster.loop.spawn(cluster.call(rank, kind, transfer, 0, tag, layout, *more))
+            arguments = (cluster.engine, writer, size, rank, tag, cluster.receiving, self._window)
+            receive = cluster.loop.spawn(receive_stream(*arguments, self._stop_senders))
+            ends: list[Task[Any]] = [send, receive]
+            await settled(ends)
+            return error_of(send), error_of(receive)
+
+    def _stop_senders(self, problem: DftError) -> None:
+        if isinstance(problem, CorruptChunk):  # it says nothing of the other streams
+            return
+        # What rank 0 cannot write is not worth sending.
+        self._stop.request(problem)
+        self._cluster.call_all(self._cluster.nodes, requests.Abort, self._transfer)
+
+    @property
+    def problem(self) -> DftError | None:
+        """Why rank 0 cannot take anything more."""
+        return self._stop.reason
+
+    async def finish(self, tasks: list[Task[Any]]) -> None:
+        """Wait for tasks that await streams; when the user interrupts, end them in order."""
+        await self._cluster.finish(self._transfer, self._stop, tasks)
+
+    def end(self) -> None:
+        """Forget the transfer."""
+        self._cluster.end_transfer(self._transfer)
+
+
 async def _fetch_once(
     cluster: Cluster,
     entries: list[FileEntry],
@@ -186,43 +236,20 @@ async def _fetch_once(
 
     Returns (node, entry, chunk, why, whether it came and was bad) of what failed.
     """
-    transfer, stop = cluster.new_transfer()
-    window = cluster.window_for(min(len(plan), MOST_SOURCES))
-    turns = Turns(MOST_SOURCES)
-    tasks: list[Task[_Ends]] = []
+    incoming = Incoming(cluster, len(plan))
+    tasks: list[Task[Ends]] = []
     streams = []
     by_rank = {node.rank: node for node in cluster.nodes}
-
-    def stop_senders(problem: DftError) -> None:
-        # What rank 0 cannot write is not worth sending.
-        stop.request(problem)
-        cluster.call_all(cluster.nodes, requests.Abort, transfer)
-
-    async def stream(rank: int, layout: Layout, writer: ChunkWriter) -> _Ends:
-        async with turns:
-            if stop.reason is not None:
-                return stop.reason, stop.reason
-            tag, size = cluster.next_tag(), layout.stream_size
-            send = cluster.loop.spawn(cluster.call(rank, requests.Send, transfer, 0, tag, layout))
-            receive = cluster.loop.spawn(
-                receive_stream(
-                    cluster.engine, writer, size, rank, tag, cluster.receiving, window, stop_senders
-                )
-            )
-            ends: list[Task[Any]] = [send, receive]
-            await settled(ends)
-            return error_of(send), error_of(receive)
-
     try:
         for rank, chunks in plan.items():
             layout, numbers = _layout(entries, chunks)
             writer = make_writer(layout, numbers, fresh)
             cluster.meter.watch(writer)
-            tasks.append(cluster.loop.spawn(stream(rank, layout, writer)))
+            tasks.append(cluster.loop.spawn(incoming.stream(rank, layout, writer)))
             streams.append((by_rank[rank], layout, numbers, writer))
-        await cluster.finish(transfer, stop, tasks)
+        await incoming.finish(tasks)
     finally:
-        cluster.end_transfer(transfer)
+        incoming.end()
     failed = []
     for task, (node, layout, numbers, writer) in zip(tasks, streams, strict=True):
         send_error, receive_error = task.result()

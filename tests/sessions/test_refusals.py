@@ -33,6 +33,7 @@ def published(dft: Sandbox) -> Sandbox:
     random_file(dft.work / "other/a", 1001, seed=3)
     random_file(dft.work / "new", 1000, seed=4)
     random_file(dft.work / "tree/a/deep", 10, seed=5)
+    random_file(dft.work / "there" / node(1) / "new", 10, seed=6)
     (dft.work / "fifo").unlink(missing_ok=True)
     os.mkfifo(dft.work / "fifo")
     script(dft, "put a", "put d")
@@ -81,6 +82,13 @@ REFUSED = [
     (f"put --from {node(2)} {{work}}/new a", "NameTaken", 12, "a is published"),
     (f"put --from {node(2)} {{work}}/missing", "LocalFileError", 3, "missing"),
     (f"put --from {node(2)} relative", "UsageError", 2, "absolute"),
+    ("gather relative", "UsageError", 2, "absolute"),
+    ("gather --nodes nowhere /etc/hostname", "UsageError", 2, "nowhere"),
+    (f"gather --nodes {node(1)} --to {{work}}/there {{work}}/new", "LocalFileError", 3, "there already"),
+    (f"gather --nodes {node(1)} --to new {{work}}/new", "LocalFileError", 3, "new"),
+    ("scatter a relative", "UsageError", 2, "absolute"),
+    ("scatter missing /tmp/parts", "FileNotPublished", 11, "missing"),
+    ("scatter a /tmp/parts", "LocalFileError", 3, "a"),
     ("bcast new --to relative", "UsageError", 2, "absolute"),
     ("bcast new --algorithm tree", "UsageError", 2, "unknown algorithm 'tree'"),
     ("put new ../b", "UsageError", 2, "'..'"),

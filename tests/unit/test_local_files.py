@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dft.chunk_io import SMALL_FILE
 from dft.errors import CorruptChunk, LocalFileError, UsageError
-from dft.local_files import LocalPlacement, LocalTree, copy_to, local_reader, new_file_ids
+from dft.local_files import LocalPlacement, LocalTree, local_reader, new_file_ids
 from dft.model import FileEntry, Layout, runs_of, whole_files
 from tests.unit.builders import MTIME, Case, cut, directory_entry, file_entry, tree_of, whole
 
@@ -293,34 +293,6 @@ def test_append_where_it_cannot_be_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(LocalFileError, match=r"cannot append to .*no/log"):
         placement.append_to(os.fsencode(tmp_path / "no" / "log"))
     assert os.listdir(tmp_path) == []
-
-
-def test_copy_to(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(b"data")
-    target = tmp_path / "a" / "b" / "copy"
-    for content in (b"data", b"newer"):
-        source.write_bytes(content)
-        copy_to(os.fsencode(source), os.fsencode(target), 0o604, MTIME)
-        info = os.stat(target)
-        assert (stat.S_IMODE(info.st_mode), info.st_mtime_ns) == (0o604, MTIME)
-        assert target.read_bytes() == content
-    assert os.listdir(target.parent) == ["copy"]
-
-
-@pytest.mark.parametrize("problem", ["no source", "directory in the way", "file above"])
-def test_a_copy_that_fails_names_its_target_and_leaves_nothing(tmp_path: Path, problem: str) -> None:
-    source, target = tmp_path / "source", tmp_path / "out" / "copy"
-    if problem != "no source":
-        source.write_bytes(b"data")
-    if problem == "directory in the way":
-        target.mkdir(parents=True)
-    if problem == "file above":
-        target.parent.write_text("x")
-    with pytest.raises(LocalFileError, match=r"cannot write .*out/copy"):
-        copy_to(os.fsencode(source), os.fsencode(target), 0o600, 0)
-    if target.parent.is_dir():
-        assert os.listdir(target.parent) in ([], ["copy"])
 
 
 def test_file_ids_are_in_range_and_consecutive() -> None:

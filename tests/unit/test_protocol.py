@@ -40,7 +40,10 @@ by_type: dict[Any, st.SearchStrategy[Any]] = {
 }
 checked = layouts.filter(lambda layout: not layout.carries_digests)
 special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
-    **{(kind, "tag"): streams for kind in (requests.Receive, requests.Send, requests.Probe)},
+    **{
+        (kind, "tag"): streams
+        for kind in (requests.Receive, requests.Send, requests.SendFiles, requests.Probe)
+    },
     (requests.Check, "layout"): checked,
     (requests.Welcome, "index_on_host"): st.integers(0, 2**20 - 1),
     (requests.Welcome, "window"): st.integers(1, 2**16),
@@ -71,7 +74,7 @@ def broadcasts(draw: Any) -> Message:
 def places(draw: Any) -> Message:
     files = draw(entries)
     paths = [draw(st.just(b"") | small_names) for _ in files]
-    return requests.Place(draw(int64), b"/" + draw(st.binary(max_size=9)), files, paths)
+    return requests.Place(draw(int64), draw(int64), b"/" + draw(st.binary(max_size=9)), files, paths)
 
 
 def of_kind(kind: type[Message]) -> st.SearchStrategy[Message]:
@@ -266,9 +269,9 @@ def test_a_broadcast_in_range_is_taken() -> None:
         requests.Receive(1, 2, 3, -1, LAYOUT),
         requests.Send(1, 2, 3, -1, LAYOUT),
         requests.Probe(1, [1, 2], -1),
-        requests.Place(1, b"relative", [], []),
-        requests.Place(1, b"/to", [], [b"one too many"]),
-        requests.Place(1, b"/to", [FileEntry(1, b"f", 0, 0, 0, 0, 1)], [b"../out"]),
+        requests.Place(1, 2, b"relative", [], []),
+        requests.Place(1, 2, b"/to", [], [b"one too many"]),
+        requests.Place(1, 2, b"/to", [FileEntry(1, b"f", 0, 0, 0, 0, 1)], [b"../out"]),
         requests.Receive(1, 2, 3, 4, Layout([FileEntry(1, b"../f", 0, 0, 0, 0, 1)], [])),
         answers.HeldChunks(1, Layout([FileEntry(0, b"f", 0, 0, 0, 0, 1)], [])),
     ],

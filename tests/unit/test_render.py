@@ -6,6 +6,7 @@ import json
 import os
 import time
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,9 @@ def test_transferred() -> None:
         "the rest is there",
     ]
     assert failures(PARTLY) == ["failed n03: no space left"]
+    alike = (("n03", "no space left"), ("n01", "gone"), ("n04", "no space left"), ("n05", "no space left"))
+    several = msgspec.structs.replace(PARTLY, failed=alike)
+    assert failures(several) == ["failed n[03-05]: no space left", "failed n01: gone"]
     assert failures(PUBLISHED) == []
 
 
