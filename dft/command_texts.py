@@ -80,8 +80,9 @@ Options:
   --nodes LIST  Only these nodes, as in n[01-07],n12.
   --to PATH     Place the copy at this absolute path on each node as well. What
                 is there is replaced by a rename, never half written.
-  --algorithm NAME  How the bytes fan out: chain, binomial, circulant, mpi (the
-                MPI library's own) or auto, which picks [default: auto].
+  --algorithm NAME  How the bytes fan out: chain, binomial, two-tree,
+                circulant, mpi (the MPI library's own) or auto, which picks
+                [default: auto].
 
 Notes:
   PATH is a local file or directory, or else a published name. Each node ends

@@ -5,8 +5,8 @@ whom and what it sends to whom, in which round; a rank receives every segment on
 it has not received in an earlier round.  Rounds give an order and are what a model counts; whoever carries
 a schedule out need not keep in step, as long as each rank keeps its own order.
 
-With q = ceil(log2 p) and n segments: a chain takes n + p - 2 rounds, a binomial tree n q, the circulant
-graph n - 1 + q, which no schedule of one send and one receive a round can beat.
+With q = ceil(log2 p) and n segments: a chain takes n + p - 2 rounds, a binomial tree n q, two trees some
+n + 2 q, the circulant graph n - 1 + q, which no schedule of one send and one receive a round can beat.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import NamedTuple
 import msgspec
 
 from dft.errors import ProtocolError
+from dft.two_tree import Edge, two_tree
 
-CHAIN, BINOMIAL, CIRCULANT = "chain", "binomial", "circulant"
-#: The algorithms that have a schedule.
-SCHEDULED = (CHAIN, BINOMIAL, CIRCULANT)
+CHAIN, BINOMIAL, TWO_TREE, CIRCULANT = "chain", "binomial", "two-tree", "circulant"
+#: The algorithms that have a schedule, those with the simplest graphs first.
+SCHEDULED = (CHAIN, BINOMIAL, TWO_TREE, CIRCULANT)
 #: The MPI library's own broadcast, whose schedule it keeps to itself.
 MPI = "mpi"
 
@@ -72,6 +73,10 @@ def rounds_of(algorithm: str, ranks: int, segments: int) -> int:
     depth = (ranks - 1).bit_length()
     if algorithm == CHAIN:
         return segments + ranks - 2
+    if algorithm == TWO_TREE:
+        trees = two_tree(ranks)
+        carried = [(tree, (segments + 1 - tree) // 2) for tree in (0, 1)]
+        return max(trees.last_first(tree) + 2 * count - 1 for tree, count in carried if count)
     return segments * depth if algorithm == BINOMIAL else segments - 1 + depth
 
 
@@ -86,6 +91,8 @@ def receives(algorithm: str, ranks: int, rank: int, segments: int) -> Iterator[S
         depth, top = (ranks - 1).bit_length(), rank.bit_length() - 1
         for segment in range(segments):
             yield Step(segment * depth + top, rank - (1 << top), segment)
+    elif algorithm == TWO_TREE:
+        yield from _along(two_tree(ranks).incoming[rank], rank, segments)
     else:
         yield from _Circulant(ranks, segments).receives(rank)
 
@@ -102,8 +109,23 @@ def sends(algorithm: str, ranks: int, rank: int, segments: int) -> Iterator[Step
         for segment in range(segments):
             for k, child in children:
                 yield Step(segment * depth + k, child, segment)
+    elif algorithm == TWO_TREE:
+        if ranks > 1:
+            yield from _along(two_tree(ranks).outgoing[rank], rank, segments)
     else:
         yield from _Circulant(ranks, segments).sends(rank)
+
+
+def _along(edges: Iterable[Edge], rank: int, segments: int) -> Iterator[Step]:
+    """Give what runs along a rank's edges of two trees: of each tree every other segment."""
+
+    def steps(edge: Edge) -> Iterator[Step]:
+        peer = edge.receiver if edge.sender == rank else edge.sender
+        return (
+            Step(edge.first + segment - edge.tree, peer, segment) for segment in range(edge.tree, segments, 2)
+        )
+
+    return heapq.merge(*map(steps, edges))
 
 
 def most_held(algorithm: str, ranks: int) -> int:
@@ -111,6 +133,8 @@ def most_held(algorithm: str, ranks: int) -> int:
 
     It holds a segment from its receipt to its last sending, and until all before it have come.
     """
+    if algorithm == TWO_TREE and ranks > 1:
+        return two_tree(ranks).most_held
     return max(2, (ranks - 1).bit_length()) if algorithm == CIRCULANT else 2
 
 

@@ -10,7 +10,7 @@ import math
 
 import msgspec
 
-from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, rounds_of
+from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, SCHEDULED, TWO_TREE, rounds_of
 
 #: Bytes: the shortest segment worth a message of its own, unless the user's are shorter.
 LEAST_SEGMENT = 12 << 10
@@ -22,7 +22,12 @@ LOCAL_SEGMENT = 1 << 20
 #: What may be under way from a rank to its receivers: the bytes of so many seconds, but no fewer than so many
 #: bytes.  That hides the naps at both ends.  On the circulant graph a rank receives from many: more would
 #: meet in front of its wire and be lost there.
-IN_FLIGHT = {CHAIN: (20e-3, 360 << 10), BINOMIAL: (10e-3, 240 << 10), CIRCULANT: (20e-3, 120 << 10)}
+IN_FLIGHT = {
+    CHAIN: (20e-3, 360 << 10),
+    BINOMIAL: (10e-3, 240 << 10),
+    TWO_TREE: (20e-3, 360 << 10),
+    CIRCULANT: (20e-3, 120 << 10),
+}
 #: Bytes: a segment that is long enough for what its messages cost.
 SOME_LENGTH = 60 << 10
 #: Segments in flight, at the least and at the most.
@@ -123,6 +128,6 @@ def choose(hosts: int, size: int, most: int, network: Network) -> Choice:
 
     most: bytes of the longest segment.  Of algorithms that are as fast, the one with the simplest graph.
     """
-    choices = [segment_for(name, hosts, size, most, network) for name in (CHAIN, BINOMIAL, CIRCULANT)]
+    choices = [segment_for(name, hosts, size, most, network) for name in SCHEDULED]
     limit = min(choice.seconds for choice in choices) * TOLERANCE
     return next(choice for choice in choices if choice.seconds <= limit)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dft.fanout import BINOMIAL, CHAIN, CIRCULANT
+from dft.fanout import CIRCULANT, SCHEDULED
 from dft.tuning import ASSUMED, Choice, Network, choose, segment_for
 from scaling_results.experiment import Bench, Experiment, Samples
 from scaling_results.node_files import (
@@ -27,7 +27,6 @@ from scaling_results.sessions import Session
 from scaling_results.simulation.simulator import SHARES, SIMGRID, Broadcast, Simulator, connects_all
 from scaling_results.views import GIB, KIB, MIB, Chart, Curve, Shown, Table, byte_size, number
 
-ALGORITHMS = (CHAIN, BINOMIAL, CIRCULANT)
 MEASURED = "measured"
 
 HOSTS = (64, 128, 256, 512, 1024, 4096)
@@ -122,7 +121,7 @@ class _Run:
         """Simulate all algorithms with segments of the size that dft takes for each."""
         network = _network(gbits)
         picked = choose(hosts, size, MOST, network)
-        for algorithm in ALGORITHMS:
+        for algorithm in SCHEDULED:
             choice: Choice = segment_for(algorithm, hosts, size, MOST, network)
             chosen = algorithm == picked.algorithm
             whole = Broadcast(algorithm, hosts, choice.segment_size, size)
@@ -151,7 +150,7 @@ class _Run:
             network = Network(LATENCY, byte_time, OVERHEAD)
             broadcasts = [
                 Broadcast(one, count, segment_for(one, count, size, MOST, network).segment_size, size)
-                for one in ALGORITHMS
+                for one in SCHEDULED
             ]
             clear(nodes)
             paths = {"source": size, "small": KIB}
@@ -237,7 +236,7 @@ def _curves(samples: NDArray[Any]) -> list[Curve]:
         for gbits in GBITS:
             panel = f"{byte_size(size)}, {gbits} Gbit/s"
             here = samples[(samples["size"] == size) & np.isclose(8e-9 / samples["byte_time"], gbits)]
-            for name in ALGORITHMS:
+            for name in SCHEDULED:
                 rows = here[here["algorithm"] == name.encode()]
                 points = {}
                 for hosts in np.unique(rows["hosts"]):
@@ -263,18 +262,18 @@ def _scaling_tables(samples: NDArray[Any], curves: list[Curve]) -> list[Table]:
                     continue
                 name = picked["algorithm"][0].decode()
                 goal = GOALS.get(hosts) if (size, gbits) == (GIB, 1) else None
-                ratios = [medians.get(one, {}).get(hosts) for one in ALGORITHMS]
+                ratios = [medians.get(one, {}).get(hosts) for one in SCHEDULED]
                 rows.append(
                     [
                         str(hosts),
                         *(number(ratio) if ratio else "" for ratio in ratios),
                         f"{name}: {medians[name][hosts]:.3f}",
                         f"{goal:g}" if goal else "",
-                        ", ".join(_how(at[at["algorithm"] == one.encode()]) for one in ALGORITHMS),
+                        ", ".join(_how(at[at["algorithm"] == one.encode()]) for one in SCHEDULED),
                     ]
                 )
             if rows:
-                columns = ["hosts", *ALGORITHMS, "auto", "goal", "segments simulated"]
+                columns = ["hosts", *SCHEDULED, "auto", "goal", "segments simulated"]
                 tables.append(Table(columns, rows, f"Seconds as a part of m/B: {panel}"))
     return tables
 
@@ -318,7 +317,7 @@ def _model_tables(samples: NDArray[Any]) -> list[Table]:
     for hosts in np.unique(measured["hosts"]):
         at = samples[samples["hosts"] == hosts]
         rows = []
-        for name in ALGORITHMS:
+        for name in SCHEDULED:
             own = at[at["algorithm"] == name.encode()]
             real = own["seconds"][own["source"] == MEASURED.encode()]
             model = own["seconds"][own["source"] == SIMGRID.encode()]
@@ -356,8 +355,9 @@ SIMULATION = Experiment(
         "posted ahead and synchronous sends in flight, as many as there; bounded buffers, a latency for "
         "each message and for its acknowledgement (naps included), and a processor that is busy with one "
         "message after the other. m/B is the size by the rate of a network card; the rate is what the wire "
-        "carries of a file. The flows are SimGrid's (CM02, no cross traffic). For the circulant graph, "
-        "whose flows connect all links, its work grows with the hosts squared: there, where said so, "
+        "carries of a file. The flows are SimGrid's (CM02, no cross traffic). For the two trees "
+        "and the circulant graph, whose flows connect all links, its work grows with the hosts squared: "
+        "there, where said so, "
         "`shares.hpp` computes the same fair shares to within a hundredth, and a table holds it against "
         "SimGrid. Where not all segments were simulated, two beginnings were, and the time of all is "
         "continued from them in a straight line. The model is held against dft itself on emulated nodes, "

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dft.broadcasting import MOST_BUFFERS
-from dft.fanout import CIRCULANT, Fanout, receives, sends
+from dft.fanout import CIRCULANT, TWO_TREE, Fanout, receives, sends
 from dft.relay import JOB_SIZE, ahead, buffers_needed
 from dft.tuning import Network, in_flight
 from scaling_results.processes import MeasurementError, run
@@ -125,4 +125,4 @@ def _write_schedule(path: Path, algorithm: str, ranks: int, segments: int) -> No
 
 def connects_all(algorithm: str) -> bool:
     """Tell whether all links are connected by flows, so that SimGrid's work grows with the hosts squared."""
-    return algorithm == CIRCULANT
+    return algorithm in (TWO_TREE, CIRCULANT)

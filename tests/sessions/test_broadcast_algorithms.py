@@ -22,7 +22,7 @@ from tests.sessions.checks import (
 )
 from tests.sessions.emulated_hosts import on_hosts, stores_on
 
-ALGORITHMS = ("auto", "chain", "binomial", "circulant", "mpi")
+ALGORITHMS = ("auto", "chain", "binomial", "two-tree", "circulant", "mpi")
 #: Rank 0's host has a data server, as usual; another one has two.
 HOSTS = ("h0", "h0", "h1", "h2", "h1", "h3")
 #: Segments enough to fill every buffer many times.
@@ -115,7 +115,7 @@ def test_a_node_that_keeps_nothing_does_not_hold_up_those_behind_it(hosts: Sandb
     assert shown_by_all(hosts) == [whole] * 5
 
 
-@pytest.mark.parametrize("algorithm", ["binomial", "circulant"])
+@pytest.mark.parametrize("algorithm", ["binomial", "two-tree", "circulant"])
 def test_an_interrupt_ends_the_broadcast_on_all_nodes(hosts: Sandbox, algorithm: str) -> None:
     sparse_file(hosts.work / "long", SLOW_SIZE)
     random_file(hosts.work / "small", 20_000)

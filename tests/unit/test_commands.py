@@ -141,7 +141,7 @@ def test_abbreviations(line: str, command: c.Command) -> None:
         ("bcast a --to x", "bcast: --to 'x' is not absolute, as a path on a node must be"),
         (
             "bcast a --algorithm Chain",
-            "bcast: unknown algorithm 'Chain': there are auto, mpi, chain, binomial, circulant",
+            "bcast: unknown algorithm 'Chain': there are auto, mpi, chain, binomial, two-tree, circulant",
         ),
         ("put --from n x", "put: PATH 'x' is not absolute, as a path on a node must be"),
         ("cat 'a", "the quote ' is not closed"),

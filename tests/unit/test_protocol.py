@@ -61,7 +61,7 @@ def broadcasts(draw: Any) -> Message:
         hosts[-1].append(rank)
         if last:
             hosts.append([])
-    algorithm = draw(st.sampled_from(["mpi", "chain", "binomial", "circulant"]))
+    algorithm = draw(st.sampled_from(["mpi", "chain", "binomial", "two-tree", "circulant"]))
     size = draw(st.integers(1, 2**31 - 1))
     route = Route(
         algorithm, [host for host in hosts if host], size, draw(st.integers(1, 2**16)), draw(streams)

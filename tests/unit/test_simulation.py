@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, rounds_of
+from dft.fanout import CHAIN, SCHEDULED, rounds_of
 from dft.tuning import Network
 from scaling_results.experiments.simulation import SIMULATION, _parts, _whole_seconds
 from scaling_results.processes import MeasurementError
@@ -25,7 +25,7 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Simulator:
 
 
 @pytest.mark.parametrize("wires", [SIMGRID, SHARES])
-@pytest.mark.parametrize("algorithm", [CHAIN, BINOMIAL, CIRCULANT])
+@pytest.mark.parametrize("algorithm", SCHEDULED)
 def test_a_single_segment_takes_a_hop_after_the_other(
     simulator: Simulator, algorithm: str, wires: str
 ) -> None:
@@ -38,7 +38,7 @@ def test_a_single_segment_takes_a_hop_after_the_other(
         assert hop < seconds < 2 * rounds_of(algorithm, 5, 1) * hop
 
 
-@pytest.mark.parametrize("algorithm", [CHAIN, BINOMIAL, CIRCULANT])
+@pytest.mark.parametrize("algorithm", SCHEDULED)
 def test_both_kinds_of_wires_carry_a_broadcast_in_the_same_time(simulator: Simulator, algorithm: str) -> None:
     broadcast = Broadcast(algorithm, 24, SEGMENT, 60 * SEGMENT - 1)
     seconds = [simulator.seconds(broadcast, NETWORK, wires, 60) for wires in (SIMGRID, SHARES)]
