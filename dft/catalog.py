@@ -162,6 +162,24 @@ class Catalog:
         """List all published files and directories, sorted by name."""
         return list(self._select("ORDER BY name"))
 
+    def beginnings(self, prefix: bytes, most: int) -> list[bytes]:
+        """List how names that begin with ``prefix`` go on, to and with their next ``/``; at most ``most``."""
+        found: dict[bytes, None] = {}
+        start = prefix
+        query = "SELECT name FROM files WHERE name >= ? ORDER BY name LIMIT 1"
+        with self._errors():
+            while len(found) < most and (row := self._connection.execute(query, (start,)).fetchone()):
+                name: bytes = row[0]
+                if not name.startswith(prefix):
+                    break
+                slash = name.find(b"/", len(prefix))
+                if slash < 0:
+                    found[name], start = None, name + b"\0"
+                else:
+                    found.pop(name[:slash], None)  # the directory's own entry
+                    found[name[: slash + 1]], start = None, name[:slash] + b"0"  # the character behind /
+        return list(found)
+
     def match(self, pattern: bytes) -> list[bytes]:
         """List the names that match a shell pattern, sorted; of a name and one below it, the upper one.
 

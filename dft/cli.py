@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dft.metadata_server import MetadataServer
     from dft.options import Options
+    from dft.terminal_messages import TerminalLink
 
 #: Where launchers tell a process its rank before MPI starts: Open MPI, PMIx, MPICH and Slurm's PMI.
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
@@ -55,7 +56,7 @@ def _import_msgspec() -> None:
 
 def _data_server() -> int:
     """Serve on a rank other than 0.  Imports no more than that takes: all ranks start at once."""
-    if {"-h", "--help", "--version"} & set(sys.argv[1:]):
+    if {"-h", "--help", "--version", "--completion"} & {word.partition("=")[0] for word in sys.argv[1:]}:
         return 0  # rank 0 shows a text and leaves
     _import_msgspec()
     from dft.data_server import DataServer
@@ -90,10 +91,15 @@ def _first_process(under_launcher: bool) -> int:
     """Be rank 0, or, outside mpirun, the parent of a whole session."""
     _import_msgspec()
     from dft.errors import DftError
-    from dft.options import ShowText, parse_options
+    from dft.options import ShowCompletion, ShowText, parse_options
 
     try:
-        options = parse_options(sys.argv[1:], dict(os.environ))
+        try:
+            options = parse_options(sys.argv[1:], dict(os.environ))
+        except ShowCompletion as asked:
+            from dft.shell_completion import shell_completion
+
+            raise ShowText(shell_completion(str(asked))) from None
         if not under_launcher:
             from dft.launch import launch
 
@@ -111,16 +117,18 @@ def _first_process(under_launcher: bool) -> int:
     from dft.mpi_engine import Engine, abort
     from dft.progress import Loop
     from dft.session_report import take_over
+    from dft.terminal_messages import take_terminal
 
     _all_is_imported()
     take_input()
+    link = take_terminal(os.environ)
     reporter, continues = take_over(os.environ)
     engine = Engine(Loop())
     server = MetadataServer(engine, options, reporter, continues)
     signal.signal(signal.SIGINT, lambda *_: server.interrupt())
     signal.signal(signal.SIGUSR1, lambda *_: server.interrupt())
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
-    code = _session(server, options)
+    code = _session(server, options, link)
     try:
         server.close()
     except DftError as problem:
@@ -148,7 +156,7 @@ def _dismiss() -> None:
     engine.close()
 
 
-def _session(server: MetadataServer, options: Options) -> int:
+def _session(server: MetadataServer, options: Options, link: TerminalLink | None) -> int:
     """Run the commands that the options name, or those that come in; return the exit code."""
     from dft.errors import DftError
     from dft.grammar import script_lines
@@ -170,8 +178,8 @@ def _session(server: MetadataServer, options: Options) -> int:
         print(f"dft: {problem.message}", file=sys.stderr)
         return problem.exit_code
     if commands is None:
-        return run_interactive(server, output, server.continues)
-    return run_script(server, commands, options.keep_going, output, source, server.continues)
+        return run_interactive(server, output, server.continues, link)
+    return run_script(server, commands, options.keep_going, output, source, server.continues, link)
 
 
 def _read(path: str) -> bytes:

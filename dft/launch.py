@@ -24,6 +24,7 @@ from dft.running_session import RunningSession
 from dft.session_hosts import session_hosts
 from dft.session_input import SessionInput
 from dft.session_report import Report, hand_over
+from dft.terminal import Terminal, terminal_for
 
 if TYPE_CHECKING:
     from dft.options import Options
@@ -62,7 +63,9 @@ class _Launcher:
         self._options, self._arguments = options, arguments
         self._hosts = session_hosts(options, os.environ)
         self._mpirun = find_mpirun()
-        self._input = SessionInput()
+        self._terminal = terminal_for(options, self._pass_on)
+        prompt = self._terminal.input if self._terminal is not None else None
+        self._input = SessionInput(0 if prompt is None else prompt)
         self._lost: list[str] = []
         self._session: RunningSession | None = None
         self._told_to_end = False
@@ -72,12 +75,14 @@ class _Launcher:
 
     def run(self, directory: str) -> int:
         """Run sessions until one ends in order, or none can go on; return the exit code."""
-        signal.signal(signal.SIGINT, lambda *_: self._pass_on(signal.SIGUSR1))
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: self._end())
+        self._heed_signals()
         session, past, broken_here = self._new_session(directory), Report(), 0
         while True:
+            if self._terminal is not None:
+                self._terminal.begin(directory, session.environment)
             report, code = session.run()
+            if self._terminal is not None:
+                self._terminal.finish()
             worst = max(past.worst, report.worst)
             if report.ended is not None:
                 return self._ended(max(worst, report.ended))
@@ -131,6 +136,22 @@ class _Launcher:
             print(f"dft: done, but without {fold(self._lost)}, lost on the way", file=sys.stderr, flush=True)
             return NodesLost.exit_code
         return code
+
+    def _heed_signals(self) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: self._end())
+        terminal = self._terminal
+        if terminal is None:
+            signal.signal(signal.SIGINT, lambda *_: self._pass_on(signal.SIGUSR1))
+            signal.signal(signal.SIGHUP, lambda *_: self._end())
+            return
+        signal.signal(signal.SIGINT, lambda *_: terminal.interrupt())
+        signal.signal(signal.SIGHUP, lambda *_: self._hang_up(terminal))
+        signal.signal(signal.SIGTSTP, lambda *_: terminal.suspend())
+        signal.signal(signal.SIGCONT, lambda *_: terminal.resume())
+
+    def _hang_up(self, terminal: Terminal) -> None:
+        self._told_to_end = True
+        terminal.hang_up()
 
     def _pass_on(self, number: signal.Signals) -> None:
         if self._session is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import time
 from collections.abc import Callable, Coroutine
@@ -21,6 +22,7 @@ from dft.progress import Completion
 from dft.replies import Progress, Reply
 from dft.retrieve_operations import cat
 from dft.session_report import Continuation, Reporter
+from dft.terminal_messages import MOST_NAMES
 
 T = TypeVar("T")
 
@@ -137,6 +139,14 @@ class MetadataServer:
         left = None if headway.left is None else round(headway.left, 1)
         seconds, rate = round(headway.seconds, 3), round(headway.rate)
         return Progress(headway.moved, headway.total, seconds, rate, left, name, moved)
+
+    def node_names(self) -> list[str]:
+        """Name the nodes of the session."""
+        return [node.name for node in self._cluster.nodes]
+
+    def names(self, beginning: str) -> list[bytes]:
+        """List how published names go on that begin so, up to their next ``/``."""
+        return self._cluster.catalog.beginnings(os.fsencode(beginning), MOST_NAMES)
 
     def run(self, command: Command) -> Reply:
         """Carry out a command; raise DftError when it fails, Cancelled when the user interrupts it."""

@@ -43,9 +43,13 @@ Options:
   --json               One JSON object per reply ($DFT_JSON=1).
   --quiet              No summaries of transfers ($DFT_QUIET=1).
   --verbose            Show each command of a script, and the details of a bug ($DFT_VERBOSE=1).
+  --completion SHELL   Show what makes bash, zsh or fish complete these options.
   -h, --help           Show this text.
   --version            Show the version.
 """
+
+#: Shells that can be made to complete dft's options.
+SHELLS = ("bash", "zsh", "fish")
 
 _DEFAULTS = {"--chunk-size": "4M", "--segment-size": "1M", "--window": "8"}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -76,6 +80,10 @@ class ShowText(Exception):
     """The command line asks for a text: the help or the version."""
 
 
+class ShowCompletion(Exception):
+    """The command line asks for the completion file of a shell, which is named."""
+
+
 def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
     """Read a command line; UsageError names what is wrong with it, ShowText carries a text to show."""
     # docopt would let a default of the text hide the environment: defaults are applied below.
@@ -88,6 +96,8 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
         raise ShowText(USAGE)
     if found["--version"]:
         raise ShowText(f"dft {dft.__version__}\n")
+    if found["--completion"] is not None:
+        raise ShowCompletion(found["--completion"])
 
     def value(option: str) -> str | None:
         variable = "DFT_" + option.lstrip("-").replace("-", "_").upper()

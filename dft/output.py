@@ -15,11 +15,12 @@ import msgspec
 from dft.errors import DftError, LocalFileError
 from dft.render import error_json, failures, progress_json, progress_text, to_json, to_text
 from dft.replies import Progress, Reply, Transferred
+from dft.terminal_messages import TerminalLink
 
 PROMPT = "dft> "
 
-#: Seconds from one event of a transfer's progress to the next, and from line to line for a person.
-EVENT_INTERVAL, LINE_INTERVAL = 1.0, 5.0
+#: Seconds from one word of a transfer's progress to the next: bars, events, lines.
+BAR_INTERVAL, EVENT_INTERVAL, LINE_INTERVAL = 0.2, 1.0, 5.0
 #: Characters of a command that a line of progress shows.
 BRIEF = 40
 
@@ -43,12 +44,14 @@ class OutputClosed(Exception):
 class Printer:
     """Standard output and standard error, flushed after each reply: the reader may take turns with us.
 
-    source: what the error lines of a script name, with the line's number.  closed: whether nobody reads
-    standard output any more.  Writing then raises OutputClosed; LocalFileError when it fails otherwise.
+    source: what the error lines of a script name, with the line's number.  link: to the launcher that has the
+    terminal, and through which both go.  closed: whether nobody reads standard output any more.  Writing then
+    raises OutputClosed; LocalFileError when it fails otherwise.
     """
 
-    def __init__(self, output: Output, source: str = "") -> None:
+    def __init__(self, output: Output, source: str = "", link: TerminalLink | None = None) -> None:
         self.output = output
+        self._link = link
         self.closed = False
         self._source = source
         self._command = ""
@@ -56,14 +59,27 @@ class Printer:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
-    def prompt(self) -> None:
-        """Ask for the next command."""
-        if not self.output.json:
+    def prompt(self, nodes: list[str]) -> None:
+        """Ask for the next command, of a session with ``nodes``."""
+        if self.asks_elsewhere and self._link is not None:
+            self.flush()
+            self._link.ready(nodes)
+        elif not self.output.json:
             self._write(PROMPT)
+
+    @property
+    def asks_elsewhere(self) -> bool:
+        """Whether the launcher asks for commands, and for names to complete them."""
+        return self._link is not None and self._link.prompts
+
+    def names(self, names: list[bytes]) -> None:
+        """Answer the launcher's question for published names."""
+        if self._link is not None:
+            self._link.names(names)
 
     def end_prompt(self) -> None:
         """Leave the line of a prompt that was not answered."""
-        if not self.output.json:
+        if not self.output.json and not self.asks_elsewhere:
             self._write("\n")
 
     def echo(self, line: str) -> None:
@@ -78,16 +94,20 @@ class Printer:
     @property
     def progress_interval(self) -> float:
         """Seconds from one word of a transfer's progress to the next."""
+        if self._link is not None:
+            return BAR_INTERVAL
         return EVENT_INTERVAL if self.output.json else LINE_INTERVAL
 
     def progress(self, progress: Progress) -> None:
         """Say how far a transfer is, unless only what fails is wanted."""
         if self.output.quiet:
             return
-        if self.output.json:
+        if self._link is not None:
+            self._link.progress(self._command, progress)
+        elif self.output.json:
             self._write(progress_json(self._command, progress) + "\n")
         else:
-            self._complain(f"dft: {progress_text(_brief(self._command), progress)}")
+            self._complain(f"dft: {progress_text(brief(self._command), progress)}")
 
     def reply(self, reply: Reply) -> None:
         """Print a reply, or only what failed of it where the rest is not wanted."""
@@ -162,7 +182,8 @@ class Printer:
         os.close(null)
 
 
-def _brief(command: str) -> str:
+def brief(command: str) -> str:
+    """Show the beginning of a command, on one line."""
     shown = command if command.isprintable() else ascii(command)[1:-1]
     return shown if len(shown) <= BRIEF else shown[: BRIEF - 3] + "..."
 

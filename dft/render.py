@@ -90,13 +90,14 @@ def progress_text(command: str, progress: Progress) -> str:
         f"{human_size(progress.rate)}/s",
     ]
     if progress.left is not None:
-        parts.append(f"{_clock(progress.left)} left")
+        parts.append(f"{clock(progress.left)} left")
     if progress.slowest:
         parts.append(f"slowest {progress.slowest} {100 * progress.slowest_moved // progress.total} %")
     return f"{command}: {', '.join(parts)}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Write seconds as ``1:05`` or ``2:01:05``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -22,6 +22,7 @@ from dft.grammar import help_text, parse
 from dft.output import Output, OutputClosed, Printer
 from dft.replies import Progress, Reply, Text
 from dft.session_report import Continuation
+from dft.terminal_messages import QUESTION, TerminalLink
 
 __all__ = ["LineReader", "Operations", "Output", "run_interactive", "run_script"]
 
@@ -45,6 +46,12 @@ class Operations(Protocol):
 
     def command_done(self, number: int, code: int) -> None:
         """Note that the command of line ``number`` was carried out, with this exit code."""
+
+    def node_names(self) -> list[str]:
+        """Name the nodes of the session."""
+
+    def names(self, beginning: str) -> list[bytes]:
+        """List how published names go on that begin so, up to their next ``/``."""
 
     def wait_readable(self, fd: int) -> bool:
         """Return True when ``fd`` has data or is at its end, False when no more can come.
@@ -94,13 +101,19 @@ class LineReader:
         return self._number, self._lines.pop().decode("utf-8", "surrogateescape")
 
 
-def run_interactive(operations: Operations, output: Output, continues: Continuation | None = None) -> int:
+def run_interactive(
+    operations: Operations,
+    output: Output,
+    continues: Continuation | None = None,
+    link: TerminalLink | None = None,
+) -> int:
     """Serve a person, or a program that takes turns, on standard input; return the exit code.
 
     An error ends its command and not the session.  The session ends with ``quit`` or the end of input,
     and with an error's exit code when it cannot go on.  continues: what of the input was done before.
+    link: to the launcher that has the terminal.
     """
-    printer = Printer(output)
+    printer = Printer(output, link=link)
     operations.watch(printer.progress, printer.progress_interval)
     return _until_output_closes(printer, lambda: _interactive(operations, printer, continues))
 
@@ -108,9 +121,9 @@ def run_interactive(operations: Operations, output: Output, continues: Continuat
 def _interactive(operations: Operations, printer: Printer, continues: Continuation | None) -> int:
     lines = _still_to_do(operations, LineReader(operations, 0), continues)
     while True:
-        printer.prompt()
+        printer.prompt(operations.node_names())
         try:
-            number, line = next(lines)
+            number, line = _next_line(operations, printer, lines)
         except StopIteration:
             printer.end_prompt()
             return 0
@@ -144,6 +157,8 @@ def _still_to_do(
             number, line = next(lines)
         except StopIteration:
             break
+        if line.startswith(QUESTION):
+            continue  # who asked has waited for no answer from here
         command = _parsed(line)
         if number > continues.done:
             if not isinstance(command, ONLY_PUBLISHES):
@@ -166,6 +181,15 @@ def _parsed(line: str) -> Command | None:
         return None
 
 
+def _next_line(operations: Operations, printer: Printer, lines: Iterator[tuple[int, str]]) -> tuple[int, str]:
+    """Return the next line, questions of the launcher answered meanwhile; StopIteration at the end."""
+    number, line = next(lines)
+    while printer.asks_elsewhere and line.startswith(QUESTION):
+        printer.names(operations.names(line.removeprefix(QUESTION)))
+        number, line = next(lines)
+    return number, line
+
+
 def run_script(
     operations: Operations,
     commands: Iterable[tuple[int, str]],
@@ -173,6 +197,7 @@ def run_script(
     output: Output,
     source: str,
     continues: Continuation | None = None,
+    link: TerminalLink | None = None,
 ) -> int:
     """Run numbered lines without a person; return the exit code.
 
@@ -180,7 +205,7 @@ def run_script(
     first command that fails, even in part, with its exit code; with ``keep_going`` runs all, unless it is
     interrupted, and returns the largest.  continues: what of them was done before.
     """
-    printer = Printer(output, source)
+    printer = Printer(output, source, link)
     operations.watch(printer.progress, printer.progress_interval)
     lines = _still_to_do(operations, iter(commands), continues)
     return _until_output_closes(printer, lambda: _script(operations, printer, lines, keep_going))

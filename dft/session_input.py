@@ -15,9 +15,11 @@ MOST_KEPT = 16 << 20
 
 
 class SessionInput:
-    """What comes in on standard input, read only as fast as a session takes it."""
+    """What comes in for rank 0, read only as fast as a session takes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int = 0) -> None:
+        """descriptor: where it comes from."""
+        self._descriptor = descriptor
         self._kept = bytearray()
         #: Whether a further session can be given all that came so far.
         self.can_repeat = True
@@ -32,10 +34,10 @@ class SessionInput:
             with open(fifo, "wb", buffering=0) as out:
                 _write_all(out.fileno(), bytes(self._kept))
                 while not self._at_end:
-                    ready, _, _ = select.select([0, stop], [], [])
+                    ready, _, _ = select.select([self._descriptor, stop], [], [])
                     if stop in ready:
                         return
-                    data = os.read(0, 65536)
+                    data = os.read(self._descriptor, 65536)
                     self._at_end = not data
                     self.can_repeat = self.can_repeat and len(self._kept) + len(data) <= MOST_KEPT
                     if self.can_repeat:

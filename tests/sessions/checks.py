@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -38,9 +39,19 @@ def stores(dft: Sandbox, ranks: Sequence[int] = (1, 2, 3)) -> dict[int, Path]:
 
 
 def complaints(stderr: str) -> list[str]:
-    """The lines that dft, not mpirun, wrote on standard error."""
+    """The lines that dft, not mpirun, wrote on standard error; how far a transfer is, is no complaint."""
     assert "Traceback" not in stderr, stderr
-    return [line for line in stderr.splitlines() if line.startswith("dft:")]
+    lines = [line for line in stderr.splitlines() if line.startswith("dft:")]
+    return [line for line in lines if line not in progress_lines(stderr)]
+
+
+def progress_lines(stderr: str) -> list[str]:
+    """The lines on standard error that say how far a transfer is."""
+    return re.findall(
+        r"^dft: .*: [\d.]+ \w+ of [\d.]+ \w+, \d+ %, [\d.]+ \w+/s(?:, [\d:]+ left)?(?:, slowest \S+ \d+ %)?$",
+        stderr,
+        re.MULTILINE,
+    )
 
 
 def one_complaint(done: Completed, code: int, *words: str) -> str:

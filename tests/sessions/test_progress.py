@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.harness import Sandbox
-from tests.sessions.checks import SLOW, complaints, node, sparse_file
+from tests.sessions.checks import SLOW, complaints, node, progress_lines, sparse_file
 
 #: Bytes of which each transfer takes seconds, with very many segments.
 SIZE = 24 << 20
@@ -41,12 +41,9 @@ def test_a_program_gets_events(slow: Sandbox) -> None:
 
 
 def test_a_person_gets_lines_unless_they_want_none(slow: Sandbox) -> None:
-    lines = complaints(slow.run(*SLOW, "-c", COMMANDS).ok().stderr)
-    assert lines
+    done = slow.run(*SLOW, "-c", COMMANDS).ok()
+    lines = progress_lines(done.stderr)
+    assert lines and complaints(done.stderr) == []
     for line in lines:
-        assert re.fullmatch(
-            r"dft: (put|get|bcast) .*: [\d.]+ \w+ of 24.0 MiB, \d+ %, [\d.]+ \w+/s(, [\d:]+ left)?"
-            r"(, slowest \S+ \d+ %)?",
-            line,
-        ), line
+        assert re.match(r"dft: (put|get|bcast) .* of 24\.0 MiB, ", line), line
     assert slow.run(*SLOW, "--quiet", "-c", "put long again").ok().stderr == ""

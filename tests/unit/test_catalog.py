@@ -204,6 +204,28 @@ def test_match(catalog: Catalog, pattern: bytes, matched: list[bytes]) -> None:
     assert catalog.match(pattern) == matched
 
 
+@pytest.mark.parametrize(
+    "prefix, most, found",
+    [
+        (b"", 9, [b"a", b"ab/", b"b/", b"c", b"d\xff"]),
+        (b"", 2, [b"a", b"ab/"]),
+        (b"a", 9, [b"a", b"ab/"]),
+        (b"ab/", 9, [b"ab/x", b"ab/y/"]),
+        (b"b", 9, [b"b/"]),
+        (b"b/0", 9, [b"b/0"]),
+        (b"nothing", 9, []),
+        (b"d\xff", 9, [b"d\xff"]),
+    ],
+)
+def test_beginnings_end_at_the_next_slash(
+    catalog: Catalog, prefix: bytes, most: int, found: list[bytes]
+) -> None:
+    names = [b"a", b"ab/x", b"ab/y/1", b"ab/y/2", b"b/0", b"b/1", b"d\xff"]
+    catalog.publish(1, [file(i, name, 0) for i, name in enumerate(names, 1)] + [directory(20, b"c")], [])
+    catalog.publish(2, [directory(21, b"b")], [])
+    assert catalog.beginnings(prefix, most) == found
+
+
 def test_held_bytes_counts_a_chunk_of_a_node_once(catalog: Catalog) -> None:
     catalog.publish(
         1,

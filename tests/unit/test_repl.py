@@ -53,6 +53,12 @@ class FakeOperations:
     def watch(self, show: Callable[[Progress], None], every: float) -> None:
         self.show = show
 
+    def node_names(self) -> list[str]:
+        return ["n1"]
+
+    def names(self, beginning: str) -> list[bytes]:
+        return [b"a b/", os.fsencode(beginning)]
+
     def cat(self, name: str, write: Callable[[memoryview], object]) -> Reply:
         if name == "missing":
             raise DftError("no file missing is published")
