@@ -5,6 +5,7 @@ from scaling_results.experiments.footprint import IDLE, MEMORY
 from scaling_results.experiments.latency import LATENCY
 from scaling_results.experiments.local import CPU, LOCAL
 from scaling_results.experiments.nodes import NODES
+from scaling_results.experiments.parts import PARTS
 from scaling_results.experiments.peers import PEERS
 from scaling_results.experiments.simulation import SIMULATION
 from scaling_results.experiments.small_files import MANY_FILES, SMALL_FILES
@@ -15,6 +16,7 @@ from scaling_results.experiments.uneven import UNEVEN
 EXPERIMENTS = (
     TRANSFERS,
     GATHER,
+    PARTS,
     NODES,
     UNEVEN,
     SIMULATION,
