@@ -49,6 +49,14 @@ class Probed(Message, frozen=True):
     byte_time: float
 
 
+class Piped(Message, frozen=True):
+    """A command has ended.  code: as a shell tells it, 128 + N for signal N.  text: what it said last."""
+
+    call: int
+    code: int
+    text: str
+
+
 class Scanned(Message, frozen=True):
     """The files found, without ids, and what was skipped (path, why)."""
 
@@ -116,6 +124,7 @@ Answer = (
     | Space
     | Done
     | Probed
+    | Piped
     | Scanned
     | HeldChunks
     | Checked

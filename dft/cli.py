@@ -9,21 +9,12 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from dft.mpi_settings import rank_from_launcher
+
 if TYPE_CHECKING:
     from dft.metadata_server import MetadataServer
     from dft.options import Options
     from dft.terminal_messages import TerminalLink
-
-#: Where launchers tell a process its rank before MPI starts: Open MPI, PMIx, MPICH and Slurm's PMI.
-_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
-
-
-def rank_from_launcher() -> int | None:
-    """Return this process's rank if a launcher started it, else None."""
-    for variable in _RANK_VARIABLES:
-        if os.environ.get(variable, "").isdecimal():
-            return int(os.environ[variable])
-    return None
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from dft.mpi_engine import Engine
 from dft.nodesets import expand, fold
 from dft.progress import Completion, Task, settled
 from dft.session_report import Continuation
+from dft.standard_input import StandardInput
 from dft.streams import Buffers, Stop
 from dft.tuning import ASSUMED
 
@@ -75,6 +76,8 @@ class Cluster:
         self.network = ASSUMED
         #: Seconds per byte of each rank's host, once measured.
         self.byte_times: dict[int, float] = {}
+        #: Standard input, where it does not hold the session's commands.
+        self.input: StandardInput | None = None
         self._hosts: dict[int, tuple[str, int]] = {}
         self._all_said_hello: Completion[None] = Completion()
         self._calls: dict[int, tuple[int, Completion[Message]]] = {}

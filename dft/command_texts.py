@@ -27,6 +27,8 @@ Notes:
   here is followed; links, devices and sockets in a directory are skipped, and
   named. Copies are made from node to node once the first is complete; dft
   remembers how many are wanted, and ls -l and ls_nodes show what has fewer.
+  LOCAL may be - for standard input, where that does not have the commands:
+  what comes is sent as it comes, and published when it has ended.
 
 Examples:
   put run.h5
@@ -34,6 +36,7 @@ Examples:
   put run.h5 data/
   put --node n03 results results-2024
   put --from n03 /scratch/run.h5 data/run.h5
+  put - backup.tar
 """,
     """\
 Usage: mput [--node NODE] [--copies K] PATH...
@@ -73,6 +76,7 @@ Examples:
 """,
     """\
 Usage: bcast PATH [NAME] [--nodes LIST] [--to PATH] [--algorithm NAME]
+             [--pipe COMMAND] [--timeout SECONDS]
 
 Give all nodes a complete copy, published first where it is not yet.
 
@@ -83,17 +87,24 @@ Options:
   --algorithm NAME  How the bytes fan out: chain, binomial, two-tree,
                 circulant, mpi (the MPI library's own) or auto, which picks
                 [default: auto].
+  --pipe COMMAND  Run this shell command on each node with the file on its
+                standard input, while it comes in. A node whose command fails
+                is named with its exit code, and the others go on.
+  --timeout SECONDS  Kill a command that for so long neither reads what there
+                is for it nor ends.
 
 Notes:
   PATH is a local file or directory, or else a published name. Each node ends
   with a plain read-only file, files/NAME in its store, that a job can open. A
   node that fails is named, and the others get their copy; the same command
-  once more sends only what is missing.
+  once more sends only what is missing. A command of --pipe gets the end of
+  its input when the whole file was checked, and is killed if it never is.
 
 Examples:
   bcast model.bin
   bcast --nodes n[01-07] model.bin models/
   bcast data/run.h5 --to /tmp/run.h5
+  bcast --pipe 'tar xz -C /scratch' software.tar.gz
 """,
     """\
 Usage: gather [--nodes LIST] PATH [NAME]
@@ -185,6 +196,53 @@ Write a published file to standard output, byte for byte.
 
 Examples:
   cat notes.txt
+""",
+    """\
+Usage: read [-f] NAME OFFSET LENGTH LOCAL
+
+Retrieve a part of a published file.
+
+Options:
+  -f, --force  Overwrite the local file if it exists.
+
+Notes:
+  LOCAL gets the LENGTH bytes from OFFSET on, or those up to the file's end.
+  Only the chunks that hold them travel, and each is checked as a whole.
+
+Examples:
+  read data/run.h5 0 2048 header.bin
+  read -f images.tar 1073741824 65536 /tmp/block
+""",
+    """\
+Usage: h5ls NAME
+
+List what a published HDF5 file holds, with shapes and types.
+
+Notes:
+  Only the chunks with its structure travel. This needs h5py: dft[hdf5].
+
+Examples:
+  h5ls data/run.h5
+""",
+    """\
+Usage: h5get [-f] DATASET LOCAL
+
+Retrieve a dataset of a published HDF5 file, or a part of it.
+
+Options:
+  -f, --force  Overwrite the local file if it exists.
+
+Notes:
+  DATASET is NAME:/PATH, and may end in a selection in brackets, as numpy has
+  it: indices and slices, one for each axis, and ... for all that are left out.
+  LOCAL ends in .npy, or in .h5, in which the dataset keeps its path and its
+  attributes. Only the chunks that hold the part travel. This needs h5py:
+  dft[hdf5].
+
+Examples:
+  h5get data/run.h5:/result/density density.npy
+  h5get data/run.h5:/result/density[10:20,:,5] plane.npy
+  h5get -f 'data/run.h5:/steps[..., -1]' last.h5
 """,
     """\
 Usage: ls [-l] [--at-risk] [PATTERN]

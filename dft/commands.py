@@ -52,7 +52,8 @@ class Diffuse(msgspec.Struct, frozen=True):
 class Bcast(msgspec.Struct, frozen=True):
     """Give every node, or those of the node set ``nodes``, a complete copy, at ``to`` as well.
 
-    algorithm: one of ``ALGORITHMS``.
+    algorithm: one of ``ALGORITHMS``.  pipe: a shell command that is handed the file on each node.  timeout:
+    seconds that it may neither read nor end; 0: for ever.
     """
 
     verb: ClassVar[str] = "bcast"
@@ -61,6 +62,8 @@ class Bcast(msgspec.Struct, frozen=True):
     nodes: str | None
     to: str | None
     algorithm: str = "auto"
+    pipe: str | None = None
+    timeout: float = 0.0
 
 
 class Gather(msgspec.Struct, frozen=True):
@@ -114,6 +117,33 @@ class Cat(msgspec.Struct, frozen=True):
 
     verb: ClassVar[str] = "cat"
     name: str
+
+
+class Read(msgspec.Struct, frozen=True):
+    """Retrieve a part of one file.  offset, length: bytes, >= 0."""
+
+    verb: ClassVar[str] = "read"
+    name: str
+    offset: int
+    length: int
+    local: str
+    force: bool
+
+
+class H5Ls(msgspec.Struct, frozen=True):
+    """List what a published HDF5 file holds."""
+
+    verb: ClassVar[str] = "h5ls"
+    name: str
+
+
+class H5Get(msgspec.Struct, frozen=True):
+    """Retrieve a part of a dataset: ``what`` is NAME:/DATASET[SELECTION], ``local`` ends in .npy or .h5."""
+
+    verb: ClassVar[str] = "h5get"
+    what: str
+    local: str
+    force: bool
 
 
 class Ls(msgspec.Struct, frozen=True):
@@ -208,6 +238,9 @@ Command = (
     | Get
     | MGet
     | Cat
+    | Read
+    | H5Ls
+    | H5Get
     | Ls
     | LsNodes
     | LsChunks

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dft import answers, protocol, requests
 from dft.arrivals import Arrivals
@@ -25,7 +25,10 @@ from dft.probing import probe
 from dft.progress import Completion, Loop
 from dft.quarantine import Findings, check_chunks, set_aside
 from dft.store import Store, default_root
-from dft.streams import Buffers, FailedSink, Stop, receive_stream, segment_lengths, send_stream
+from dft.streams import Buffers, FailedSink, Sink, Stop, receive_stream, segment_lengths, send_stream
+
+if TYPE_CHECKING:
+    from dft.feeding import Feed
 
 
 class DataServer:
@@ -36,6 +39,8 @@ class DataServer:
         self._loop: Loop = engine.loop
         self._finished: Completion[None] = Completion()
         self._stops: dict[int, Stop] = {}
+        #: What commands are fed with, by the names of their files.
+        self._feeds: dict[bytes, Feed] = {}
         self._store: Store | None = None
         self._window = 1
         self._arrivals = Arrivals(self._loop, engine.size, self._tell_arrived)
@@ -162,8 +167,9 @@ class DataServer:
             if part.root == self._engine.rank:
                 source = self.store.reader(part.layout)
             elif request.keep:
-                sink = self._writer(stage, part.layout)
-                writers.append(sink)
+                writer = self._writer(stage, part.layout)
+                writers.append(writer)
+                sink = self._fed(stage, writer)
             parts.append(BroadcastPart(part.root, part.layout.stream_size, source, sink))
         stop = self._stop_of(request.transfer)
         with self._arrivals.of(request.call, writers):
@@ -188,6 +194,9 @@ class DataServer:
 
     async def _publish(self, request: requests.Publish) -> Message:
         await self._loop.in_thread(self.store.publish, request.transfer)
+        for name, feed in self._feeds.items():
+            if os.path.lexists(path := self.store.file_path(name)):
+                feed.complete(path)
         self._stops.pop(request.transfer, None)
         return answers.Done(request.call)
 
@@ -244,6 +253,37 @@ class DataServer:
         self._stops.pop(request.transfer, None)
         return answers.Done(request.call)
 
+    async def _settle(self, request: requests.Settle) -> Message:
+        await self._loop.in_thread(self.store.stage(request.transfer).settle, request.layout)
+        return answers.Done(request.call)
+
+    async def _pipe(self, request: requests.Pipe) -> Message:
+        from dft.feeding import Feed, run_command  # for this alone: not at the start of all ranks
+
+        feed, name = Feed(request.file), request.file.name
+        if os.path.lexists(path := self.store.file_path(name)):
+            feed.complete(path)
+        self._feeds[name] = feed
+        stop = self._stop_of(request.transfer)
+        try:
+            ended = await self._loop.in_own_thread(run_command, request.command, feed, stop, request.patience)
+        finally:
+            self._feeds.pop(name, None)
+            self._stops.pop(request.transfer, None)
+        return answers.Piped(request.call, *ended)
+
+    def _fed(self, stage: Stage, writer: ChunkWriter | FailedSink) -> Sink:
+        """Have a sink tell a command's feed what has come of its file, where there is such a command."""
+        if self._feeds and isinstance(writer, ChunkWriter):
+            from dft.feeding import FeedingSink
+
+            for number, entry in enumerate(writer.layout.files):
+                feed = self._feeds.get(entry.name)
+                # Of a file of which some chunks are here already, the rest alone comes: it is fed at the end.
+                if feed is not None and not os.path.lexists(self.store.object_path(entry)):
+                    return FeedingSink(writer, number, stage.path_of(writer.layout, number), feed)
+        return writer
+
     async def _scan(self, request: requests.Scan) -> Message:
         tree = LocalTree()
         await self._loop.in_thread(tree.add, request.path, request.name, request.chunk_size)
@@ -297,6 +337,8 @@ class DataServer:
         requests.Publish: _publish,
         requests.Place: _place,
         requests.Discard: _discard,
+        requests.Settle: _settle,
+        requests.Pipe: _pipe,
         requests.Scan: _scan,
         requests.Ingest: _ingest,
         requests.Check: _check,

@@ -31,6 +31,12 @@ class LocalFileError(DftError):
     exit_code = 3
 
 
+class CommandFailed(DftError):
+    """A command that a node was to hand a file to (``bcast --pipe``) failed, or did not end in time."""
+
+    exit_code = 4
+
+
 class CatalogError(DftError):
     """The catalog cannot be opened, or its rules forbid what was asked."""
 
@@ -141,6 +147,7 @@ FAULTS: dict[str, type[DftError]] = {
         DftError,
         UsageError,
         LocalFileError,
+        CommandFailed,
         CatalogError,
         FileNotPublished,
         NameTaken,

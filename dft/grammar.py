@@ -119,7 +119,13 @@ def _build(name: str, found: _Arguments) -> cmd.Command:
                 raise UsageError(
                     f"bcast: unknown algorithm {_quoted(algorithm)}: there are {', '.join(cmd.ALGORITHMS)}"
                 )
-            return cmd.Bcast(found.one("PATH"), found.optional("NAME"), nodes, to, algorithm)
+            pipe, timeout = (
+                found.optional("--pipe"),
+                _seconds("bcast: --timeout", found.optional("--timeout")),
+            )
+            if pipe is not None and not pipe.strip():
+                raise UsageError("bcast: --pipe needs a command")
+            return cmd.Bcast(found.one("PATH"), found.optional("NAME"), nodes, to, algorithm, pipe, timeout)
         case "gather":
             path, nodes = found.one("PATH"), found.optional("--nodes")
             _check_absolute("gather: PATH", path)
@@ -137,6 +143,13 @@ def _build(name: str, found: _Arguments) -> cmd.Command:
             return cmd.MGet(found.several("PATTERN"), found.flag("--force"))
         case "cat":
             return cmd.Cat(found.one("NAME"))
+        case "read":
+            offset, length = (_bytes("read", key, found.one(key)) for key in ("OFFSET", "LENGTH"))
+            return cmd.Read(found.one("NAME"), offset, length, found.one("LOCAL"), found.flag("--force"))
+        case "h5ls":
+            return cmd.H5Ls(found.one("NAME"))
+        case "h5get":
+            return cmd.H5Get(found.one("DATASET"), found.one("LOCAL"), found.flag("--force"))
         case "ls":
             return cmd.Ls(found.optional("PATTERN"), found.flag("-l"), found.flag("--at-risk"))
         case "ls_nodes":
@@ -173,10 +186,26 @@ def _check_absolute(what: str, path: str) -> None:
         raise UsageError(f"{what} {_quoted(path)} is not absolute, as a path on a node must be")
 
 
+def _seconds(what: str, text: str | None) -> float:
+    """Read a number of seconds; 0 for None, which stands for no limit."""
+    if text is None:
+        return 0.0
+    if not re.fullmatch(r"[0-9]{1,8}(\.[0-9]{1,3})?", text) or not float(text):
+        raise UsageError(f"{what} {_quoted(text)} is not a number of seconds")
+    return float(text)
+
+
+def _bytes(command: str, what: str, text: str) -> int:
+    """Read a number of bytes: what a file can have at the most."""
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise UsageError(f"{command}: {what} {_quoted(text)} is not a number of bytes")
+    return int(text)
+
+
 def usage(command: str) -> str:
     """Show a command's usage on one line, its forms joined by ``or``."""
-    section = COMMANDS[command].split("\n\n", 1)[0].removeprefix("Usage:")
-    return " or ".join(line.strip() for line in section.splitlines())
+    section = " ".join(COMMANDS[command].split("\n\n", 1)[0].removeprefix("Usage:").split())
+    return section.replace(f" {command} ", f" or {command} ")
 
 
 def help_text(command: str | None = None) -> str:

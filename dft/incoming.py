@@ -11,8 +11,10 @@ import os
 from dft import staging
 from dft.chunk_io import ChunkWriter, copy_chunk
 from dft.contents import Contents, claimed_chunks, store_error
+from dft.errors import ProtocolError
 from dft.manifest import read_manifest, with_digests, write_manifest
 from dft.model import FileEntry, Layout
+from dft.names import shown
 
 
 class Stage:
@@ -32,6 +34,13 @@ class Stage:
             raise store_error(problem, self._contents.root) from problem
         return ChunkWriter(layout, files, lambda problem, file: store_error(problem, self._contents.root))
 
+    def path_of(self, layout: Layout, file: int) -> bytes:
+        """Return where a stream of ``layout`` writes the bytes of file number ``file``."""
+        entry = layout.files[file]
+        whole = any(run.file == file and run.count == entry.chunk_count for run in layout.runs)
+        part = b"tree/" + entry.name if whole else b"objects/%016x" % entry.file_id
+        return os.path.join(self._root, part)
+
     def seal(self, writer: ChunkWriter) -> None:
         """Write the manifest of a stream that was taken in whole; after this it survives the process."""
         layout = with_digests(writer.layout, writer.digests)
@@ -40,6 +49,42 @@ class Stage:
             write_manifest(os.path.join(self._root, b"manifest-%d" % self._parts), layout)
         except OSError as problem:
             raise store_error(problem, self._contents.root) from problem
+
+    def settle(self, layout: Layout) -> None:
+        """Take one file, which came in blocks under provisional entries, for what ``layout`` says it is.
+
+        Raises ProtocolError when something else came, StoreError when the store fails.
+        """
+        try:
+            brought = self._forget_manifests()
+            for entry in layout.files:
+                said = {
+                    chunk
+                    for run in layout.runs
+                    if layout.files[run.file] is entry
+                    for chunk in range(run.first, run.first + run.count)
+                }
+                if brought.get(entry.file_id) != said:
+                    raise ProtocolError(f"other chunks of {shown(entry.name)} came than were sent")
+                path = os.path.join(self._root, b"objects", b"%016x" % entry.file_id)
+                if os.path.lexists(path):
+                    os.truncate(path, entry.size)
+            self._parts += 1
+            write_manifest(os.path.join(self._root, b"manifest-%d" % self._parts), layout)
+        except OSError as problem:
+            raise store_error(problem, self._contents.root) from problem
+
+    def _forget_manifests(self) -> dict[int, set[int]]:
+        """Remove the manifests written so far; return the chunks that they told of, by file id."""
+        brought: dict[int, set[int]] = {}
+        for number in range(1, self._parts + 1):
+            path = os.path.join(self._root, b"manifest-%d" % number)
+            layout = read_manifest(path)
+            for run in layout.runs:
+                chunks = brought.setdefault(layout.files[run.file].file_id, set())
+                chunks.update(range(run.first, run.first + run.count))
+            os.unlink(path)
+        return brought
 
     def publish(self) -> None:
         """Move everything to its place; what was moved by an earlier try is not there to be moved again."""

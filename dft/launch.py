@@ -66,6 +66,8 @@ class _Launcher:
         self._terminal = terminal_for(options, self._pass_on)
         prompt = self._terminal.input if self._terminal is not None else None
         self._input = SessionInput(0 if prompt is None else prompt)
+        #: Whether a program waits for a reply to each command: it could not tell which one was repeated.
+        self._takes_turns = options.json and options.commands is None and options.script is None
         self._lost: list[str] = []
         self._session: RunningSession | None = None
         self._told_to_end = False
@@ -123,7 +125,7 @@ class _Launcher:
         if self._hosts is not None:
             self._hosts = [host for host in self._hosts if host not in lost]
         goes_on = bool(lost or (self._was_up and broken_here == 1)) and self._hosts != []
-        goes_on = goes_on and self._input.can_repeat and not self._told_to_end
+        goes_on = goes_on and self._input.can_repeat and not self._told_to_end and not self._takes_turns
         what = "the session broke off" if self._was_up else "there is no session"
         what = f"lost {fold(lost)}" if lost else what
         on = f" with {fold(self._hosts)}" if self._hosts and lost else ""

@@ -44,6 +44,7 @@ def list_files(cluster: Cluster, entries: list[FileEntry], long: bool, at_risk: 
                 entry.copies,
                 tuple(sorted(names[number] for number in holders & present)),
                 tuple(sorted(names[number] for number in holders - present)),
+                entry.chunk_size,
             )
         )
     if at_risk:

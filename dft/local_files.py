@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from dft import staging
 from dft.chunk_io import ChunkReader, ChunkWriter
@@ -148,6 +149,28 @@ def local_reader(layout: Layout, paths: list[bytes]) -> ChunkReader:
         return local_error(problem, paths[file], "read")
 
     return ChunkReader(layout, _UnchangedFiles(layout.files, paths), as_error)
+
+
+@contextmanager
+def new_local_file(target: bytes, force: bool) -> Iterator[bytes]:
+    """Hand out a path beside ``target`` to write to; afterwards that file takes the target's place.
+
+    Unless something is raised: then nothing is left of it.  Raises LocalFileError where the target is there
+    and ``force`` is not set, and for an OSError of whoever writes.
+    """
+    if os.path.isdir(target):
+        raise LocalFileError(f"{shown(target)} is a directory: a file cannot take its place")
+    if os.path.lexists(target) and not force:
+        raise LocalFileError(f"{shown(target)} is there already: -f overwrites it")
+    temporary = os.path.join(os.path.dirname(target), b".dft-" + os.urandom(8).hex().encode())
+    try:
+        yield temporary
+        os.rename(temporary, target)
+    except OSError as problem:
+        raise local_error(problem, target, "write") from problem
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
 
 
 class LocalPlacement:

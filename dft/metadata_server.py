@@ -22,6 +22,7 @@ from dft.progress import Completion
 from dft.replies import Progress, Reply
 from dft.retrieve_operations import cat
 from dft.session_report import Continuation, Reporter
+from dft.standard_input import StandardInput
 from dft.terminal_messages import MOST_NAMES
 
 T = TypeVar("T")
@@ -53,6 +54,8 @@ class MetadataServer:
         self._cluster.on_published = self._reporter.published
         if continues is not None:
             self._cluster.continues = continues
+        if options.commands is not None or options.script not in (None, "-"):
+            self._cluster.input = StandardInput()
         #: Whether the ranks can still be ended in order.
         self.broken = False
         self._show: Callable[[Progress], None] | None = None

@@ -1,6 +1,6 @@
-"""What the MPI libraries are told before they start, by environment variables; what the user has set wins.
+"""What the MPI libraries and their launchers say by environment variables, and what MPI is told by them.
 
-MPI reads these once, so this comes before the first import of mpi4py.
+MPI reads these once, so this comes before the first import of mpi4py.  What the user has set wins.
 """
 
 from __future__ import annotations
@@ -33,6 +33,17 @@ _USERS_CHOICE = ("OMPI_MCA_mtl", "OMPI_MCA_pml")
 
 #: Where Linux shows InfiniBand, RoCE, Omni-Path, EFA and their like, and Slingshot.
 FABRIC_CLASSES = ("/sys/class/infiniband", "/sys/class/cxi")
+
+#: Where launchers tell a process its rank before MPI starts: Open MPI, PMIx, MPICH and Slurm's PMI.
+_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
+
+
+def rank_from_launcher() -> int | None:
+    """Return this process's rank if a launcher started it, else None."""
+    for variable in _RANK_VARIABLES:
+        if os.environ.get(variable, "").isdecimal():
+            return int(os.environ[variable])
+    return None
 
 
 def has_fabric() -> bool:

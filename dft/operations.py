@@ -8,6 +8,7 @@ from typing import Any
 
 from dft import commands as cmd
 from dft import (
+    hdf5_operations,
     listing,
     part_operations,
     publish_operations,
@@ -78,6 +79,9 @@ _HANDLERS: dict[type[Any], Callable[[Cluster, Any], Awaitable[replies.Reply]]] =
     cmd.Scatter: part_operations.scatter,
     cmd.Get: retrieve_operations.get,
     cmd.MGet: retrieve_operations.mget,
+    cmd.Read: retrieve_operations.read,
+    cmd.H5Ls: hdf5_operations.h5ls,
+    cmd.H5Get: hdf5_operations.h5get,
     cmd.Ls: ls,
     cmd.LsNodes: ls_nodes,
     cmd.LsChunks: ls_chunks,

@@ -132,7 +132,8 @@ class Loop:
         self._waiting: dict[Task[Any], Completion[Any]] = {}
         self._pollers: list[Callable[[], bool]] = []
         self._jobs: queue.SimpleQueue[tuple[Completion[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._finished: deque[tuple[Completion[Any], Any, BaseException | None]] = deque()
+        #: What ended, how, and whether it counts as running.
+        self._finished: deque[tuple[Completion[Any], Any, BaseException | None, bool]] = deque()
         self._jobs_running = 0
         self._wake = threading.Lock()
         self._wake.acquire()
@@ -162,19 +163,28 @@ class Loop:
         self._jobs.put((completion, lambda: function(*arguments)))
         return completion
 
+    def in_own_thread(self, function: Callable[..., T], *arguments: Any) -> Completion[T]:
+        """Run on a thread of its own what may wait for long: it holds up no job, nor the loop's naps."""
+        completion: Completion[T] = Completion()
+        job = (completion, lambda: function(*arguments), False)
+        threading.Thread(target=self._do, args=job, daemon=True).start()
+        return completion
+
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            completion, function = job
+            self._do(*job, counts=True)
+
+    def _do(self, completion: Completion[Any], function: Callable[[], Any], counts: bool) -> None:
+        try:
+            self._finished.append((completion, function(), None, counts))
+        except BaseException as error:  # handed to whoever awaits the job
+            self._finished.append((completion, None, error, counts))
+        # Already released means that a wake-up is pending: one is enough.
+        if self._wake.locked():
             try:
-                self._finished.append((completion, function(), None))
-            except BaseException as error:  # handed to whoever awaits the job
-                self._finished.append((completion, None, error))
-            # Already released means that a wake-up is pending: one is enough.
-            if self._wake.locked():
-                try:
-                    self._wake.release()
-                except RuntimeError:
-                    pass
+                self._wake.release()
+            except RuntimeError:
+                pass
 
     @contextmanager
     def moving(self, size: int) -> Iterator[None]:
@@ -230,8 +240,8 @@ class Loop:
             self._polled |= poll()
         happened = self._polled
         while self._finished:
-            completion, value, error = self._finished.popleft()
-            self._jobs_running -= 1
+            completion, value, error, counts = self._finished.popleft()
+            self._jobs_running -= counts
             if error is None:
                 completion.set(value)
             else:

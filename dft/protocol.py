@@ -59,6 +59,9 @@ _KINDS: dict[int, type[Message]] = dict(
             answers.Checked,
             answers.Arrived,
             requests.SendFiles,
+            requests.Settle,
+            requests.Pipe,
+            answers.Piped,
         ),
         start=1,
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import glob
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+import msgspec
 
 from dft import commands as cmd
 from dft import replies
@@ -15,17 +18,43 @@ from dft.errors import Cancelled, DftError, LocalFileError, NameTaken, Terminate
 from dft.local_files import LocalTree
 from dft.model import FileEntry
 from dft.names import is_pattern, parse_name, shown
+from dft.piping import PipedCommands
 from dft.publishing import publish, publish_from_node, same_files
 from dft.replication import diffuse_published, replicate
+from dft.streaming import Publication
 from dft.transfer_reports import in_order, published, transferred, wanted_copies
+
+T = TypeVar("T")
+
+#: What stands for standard input where a local path is expected; a file of that name is ./-.
+STANDARD_INPUT = "-"
 
 
 async def put(cluster: Cluster, command: cmd.Put) -> replies.Reply:
     """Publish one local path."""
     started = time.monotonic()
+    if command.local == STANDARD_INPUT:
+        return await _from_input(cluster, command, started)
     path = _one_local(command.local)
     name = name_for(path, command.name)
     return await _publish(cluster, [(path, name)], command.node, False, started, command.copies)
+
+
+async def _from_input(cluster: Cluster, command: cmd.Put, started: float) -> replies.Reply:
+    """Publish standard input."""
+    name = command.name
+    if cluster.input is None:
+        raise UsageError(
+            "put -: standard input has this session's commands: give them by -c or in a file, as in "
+            "dft -c 'put - NAME'"
+        )
+    if name is None or name.endswith("/"):
+        raise UsageError("put -: give a NAME: standard input has none")
+    copies = wanted_copies(cluster, command.copies)
+    node = cluster.node(command.node) if command.node else None
+    entry, nodes = await Publication(cluster, parse_name(name), node, copies).run(cluster.input)
+    nodes += await further_copies(cluster, [entry.name], copies)
+    return transferred("published", entry.name, [entry], started, in_order(cluster, nodes))
 
 
 async def put_from(cluster: Cluster, command: cmd.PutFrom) -> replies.Reply:
@@ -129,32 +158,62 @@ async def bcast(cluster: Cluster, command: cmd.Bcast) -> replies.Reply:
     started = time.monotonic()
     nodes = cluster.select(command.nodes)
     skipped: tuple[tuple[bytes, str], ...] = ()
+    if command.path == STANDARD_INPUT:
+        raise UsageError("bcast takes no standard input: put - NAME, then bcast NAME")
     if _is_local(command.path):
         path = _one_local(command.path)
         name = name_for(path, command.name)
         entries = published_same(cluster, path, name)
         if not entries:
             tree = _local_tree(cluster, [(path, name)])
-            outcome = await broadcast_new(cluster, tree, nodes, command.algorithm)
+            piped = _start_commands(cluster, nodes, tree.entries, command)
+            outcome = await _or_abandon(piped, broadcast_new(cluster, tree, nodes, command.algorithm))
             entries, skipped = tree.entries, tuple(tree.skipped)
         else:
-            outcome = await broadcast_published(cluster, entries, nodes, command.algorithm)
+            piped = _start_commands(cluster, nodes, entries, command)
+            outcome = await _or_abandon(
+                piped, broadcast_published(cluster, entries, nodes, command.algorithm)
+            )
     else:
         if command.name is not None:
             raise LocalFileError(f"cannot read {command.path}: there is no such local file to publish")
         entries = published(cluster, command.path, local_too=True)
         name = parse_name(command.path)
-        outcome = await broadcast_published(cluster, entries, nodes, command.algorithm)
+        piped = _start_commands(cluster, nodes, entries, command)
+        outcome = await _or_abandon(piped, broadcast_published(cluster, entries, nodes, command.algorithm))
     if command.to is not None:
         to = os.fsencode(command.to)
-        await place_on_nodes(cluster, entries, name, to, nodes, outcome)
+        await _or_abandon(piped, place_on_nodes(cluster, entries, name, to, nodes, outcome))
     failures = outcome.failures
+    codes = {} if piped is None else await piped.end(failures)
     able = [node for node in nodes if node.rank not in failures]
     failed = [(node.name, failures[node.rank]) for node in nodes if node.rank in failures]
     seconds = {node.name: outcome.seconds[node.rank] for node in able if node.rank in outcome.seconds}
-    return transferred(
+    reply = transferred(
         "broadcast", name, entries, started, able, skipped=skipped, failed=failed, node_seconds=seconds
     )
+    return msgspec.structs.replace(reply, exit_codes=codes)
+
+
+def _start_commands(
+    cluster: Cluster, nodes: list[Node], entries: list[FileEntry], command: cmd.Bcast
+) -> PipedCommands | None:
+    """Start the command of ``--pipe`` on the nodes, where there is one; UsageError for a directory."""
+    if command.pipe is None:
+        return None
+    if len(entries) != 1 or entries[0].kind == KIND_DIRECTORY:
+        raise UsageError("bcast --pipe takes one file: pack a directory by tar")
+    return PipedCommands(cluster, nodes, entries[0], command.pipe, command.timeout)
+
+
+async def _or_abandon(piped: PipedCommands | None, work: Coroutine[Any, Any, T]) -> T:
+    """Wait for work; when it fails, end the commands that are waiting for it."""
+    try:
+        return await work
+    except BaseException:
+        if piped is not None:
+            await piped.abandon()
+        raise
 
 
 def _one_local(text: str) -> bytes:

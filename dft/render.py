@@ -23,6 +23,7 @@ from dft.replies import (
     ChunkList,
     FileList,
     FileRow,
+    H5List,
     NodeList,
     Progress,
     Reply,
@@ -32,7 +33,8 @@ from dft.replies import (
     WrongChunk,
 )
 
-_REPLY_NAMES: dict[type[Reply], str] = {
+#: What each kind of reply is called in JSON.
+REPLY_NAMES: dict[type[Reply], str] = {
     Reply: "done",
     Text: "text",
     Transferred: "transferred",
@@ -40,7 +42,11 @@ _REPLY_NAMES: dict[type[Reply], str] = {
     NodeList: "node_list",
     ChunkList: "chunk_list",
     Verified: "verified",
+    H5List: "hdf5_list",
 }
+
+#: Fields that say how a reply is shown, and not what it says.
+NOT_IN_JSON = ("long", "failed_code")
 
 
 def to_text(reply: Reply) -> str:
@@ -58,20 +64,24 @@ def to_text(reply: Reply) -> str:
             return _chunks(reply)
         case Verified():
             return _verified(reply)
+        case H5List():
+            return _aligned(
+                [
+                    (shown(row.path), row.kind, "-" if row.shape is None else str(row.shape), row.type)
+                    for row in reply.rows
+                ],
+                "<<<<",
+            )
     return ""
 
 
 def to_json(reply: Reply) -> str:
     """Give all facts of a reply as one JSON object on one line; ``ok`` is false when a part failed."""
-    fields = {
-        key: value
-        for key, value in msgspec.structs.asdict(reply).items()
-        if key not in ("long", "failed_code")
-    }
+    fields = {key: value for key, value in msgspec.structs.asdict(reply).items() if key not in NOT_IN_JSON}
     if isinstance(reply, Transferred):
         fields["skipped"] = [{"path": path, "reason": reason} for path, reason in reply.skipped]
         fields["failed"] = [{"node": node, "reason": reason} for node, reason in reply.failed]
-    head = {"ok": reply.exit_code == 0, "reply": _REPLY_NAMES[type(reply)]}
+    head = {"ok": reply.exit_code == 0, "reply": REPLY_NAMES[type(reply)]}
     return json.dumps({**head, **fields, "exit_code": reply.exit_code}, default=_plain)
 
 

@@ -41,12 +41,13 @@ class Text(Reply, frozen=True):
 
 
 class Transferred(Reply, frozen=True):
-    """A put, diffuse, bcast or get.
+    """What was moved: by put, mput, diffuse, bcast, get, mget, read and h5get.
 
     verb: past tense, as 'published' or 'retrieved'.  files, directories: their numbers.  size: bytes of
     the files.  seconds: from the command's start to its end.  nodes: the names of those that took part.
     skipped: (path, why) of what was left out.  failed: (node, why) of the nodes that have no copy.
     notes: further lines for the user.  node_seconds: after how long each node had all of a broadcast.
+    exit_codes: of the command of ``bcast --pipe``, by node.
     """
 
     verb: str
@@ -61,6 +62,7 @@ class Transferred(Reply, frozen=True):
     notes: tuple[str, ...] = ()
     failed_code: int = StoreError.exit_code
     node_seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    exit_codes: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -103,7 +105,7 @@ class FileRow(msgspec.Struct, frozen=True):
 
     size: bytes.  mtime_ns: nanoseconds since 1970.  replicas: the number that every chunk has at least,
     on nodes of this session.  copies: how many are wanted.  nodes, absent: the names of the nodes that hold
-    chunks of it and are, or are not, in this session.
+    chunks of it and are, or are not, in this session.  chunk_size: bytes of every chunk but the last.
     """
 
     name: bytes
@@ -116,10 +118,11 @@ class FileRow(msgspec.Struct, frozen=True):
     copies: int
     nodes: tuple[str, ...]
     absent: tuple[str, ...]
+    chunk_size: int = 0
 
 
 class FileList(Reply, frozen=True):
-    """``ls``: ``long`` asks for every column."""
+    """``ls``.  long: whether every column is asked for."""
 
     rows: tuple[FileRow, ...]
     long: bool
@@ -167,3 +170,23 @@ class ChunkList(Reply, frozen=True):
     rows: tuple[ChunkRow, ...]
     long: bool
     node: str = ""
+
+
+class H5Row(msgspec.Struct, frozen=True):
+    """One thing in an HDF5 file.
+
+    path: in the file.  kind: group, dataset, type or link.  shape: of a dataset that has values.  type: of
+    its values, or where a link leads.  size: bytes of its values, uncompressed.
+    """
+
+    path: bytes
+    kind: str
+    shape: tuple[int, ...] | None
+    type: str
+    size: int
+
+
+class H5List(Reply, frozen=True):
+    """``h5ls``."""
+
+    rows: tuple[H5Row, ...]

@@ -125,6 +125,37 @@ class Discard(Message, frozen=True):
     transfer: int
 
 
+class Settle(Message, frozen=True):
+    """What ``transfer`` staged of these files came in blocks, their sizes not known: this is what they are.
+
+    layout: one file and the chunks of it that are here, with their digests.
+    """
+
+    call: int
+    transfer: int
+    layout: Layout
+
+
+class Pipe(Message, frozen=True):
+    """Run a shell command with a file on its standard input: one that you have, or that is about to come.
+
+    transfer: by which the command is stopped (``Abort``).  file: with digests where it is published.
+    patience: seconds for which the command may neither read what there is for it nor end; 0: for ever.
+    """
+
+    call: int
+    transfer: int
+    command: bytes
+    file: FileEntry
+    patience: float
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        self.file.check()
+        if not self.command or b"\0" in self.command or not 0 <= self.patience < 1e9:
+            raise ProtocolError("no command, or a patience out of range")
+
+
 class Scan(Message, frozen=True):
     """List ``path`` on your host, a file or a tree, as a publication under ``name``."""
 
@@ -202,6 +233,8 @@ Request = (
     | Publish
     | Place
     | Discard
+    | Settle
+    | Pipe
     | Scan
     | Ingest
     | Check

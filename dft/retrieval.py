@@ -1,4 +1,4 @@
-"""Retrieving: get, mget and cat.  Every chunk comes from one of its holders, all holders in parallel.
+"""Retrieving: get, mget, cat and read.  Every chunk comes from one of its holders, all holders in parallel.
 
 A chunk with a wrong digest, or from a node that cannot read it, is asked of another holder; only what
 was checked is handed out.  The node then takes its bad replica out of use.
@@ -266,58 +266,3 @@ async def _fetch_once(
                 if (run.file, chunk) not in good:
                     failed.append((node, numbers[run.file], chunk, why, (run.file, chunk) in bad))
     return failed
-
-
-class _MemoryFile:
-    """An anonymous file in memory that takes the chunks of one block of ``cat``."""
-
-    def __init__(self) -> None:
-        self.descriptor = os.memfd_create("dft-cat", os.MFD_CLOEXEC)
-
-    def open(self, file: int) -> tuple[int, bool]:
-        return os.dup(self.descriptor), False
-
-    def close(self, file: int, descriptor: int) -> None:
-        """Nothing to do: the block is read through ``descriptor``."""
-
-    def write_whole(self, file: int, data: memoryview) -> None:
-        os.pwrite(self.descriptor, data, 0)
-
-    def finish(self) -> None:
-        """Nothing to do: nothing else is open."""
-
-    def make_directory(self, file: int) -> None:
-        """Nothing to do: a directory has nothing to show."""
-
-
-async def stream_out(
-    cluster: Cluster, entry: FileEntry, block: int, write: Callable[[memoryview], object]
-) -> list[str]:
-    """Hand out one file's bytes in order, a block of checked chunks at a time; return notes as ``fetch``.
-
-    block: bytes fetched at once, which bounds the memory.
-    """
-    notes: list[str] = []
-    step = max(1, block // entry.chunk_size)
-    for first in range(0, entry.chunk_count, step):
-        chunks = list(range(first, min(first + step, entry.chunk_count)))
-        memory = _MemoryFile()
-        try:
-
-            def make_writer(
-                layout: Layout, numbers: list[int], fresh: bool, memory: Any = memory
-            ) -> ChunkWriter:
-                return ChunkWriter(
-                    layout, memory, lambda problem, file: LocalFileError(f"no memory: {problem}")
-                )
-
-            notes += await fetch(cluster, [entry], {0: chunks}, make_writer)
-            start = first * entry.chunk_size
-            end = min(entry.size, (chunks[-1] + 1) * entry.chunk_size)
-            os.ftruncate(memory.descriptor, end)
-            for position in range(start, end, 1 << 20):
-                length = min(1 << 20, end - position)
-                write(memoryview(os.pread(memory.descriptor, length, position)))
-        finally:
-            os.close(memory.descriptor)
-    return notes

@@ -1,4 +1,4 @@
-"""What get, mget and cat mean: which published files, and where they go."""
+"""What get, mget, cat and read mean: which published files, and where they go."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import os
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from dft import commands as cmd
 from dft import replies
 from dft.cluster import Cluster
 from dft.errors import FileNotPublished, LocalFileError, UsageError
-from dft.local_files import LocalPlacement
+from dft.local_files import LocalPlacement, new_local_file
 from dft.model import KIND_DIRECTORY, FileEntry
 from dft.names import is_pattern, parse_name, shown
-from dft.retrieval import fetch, stream_out
+from dft.reading import find_file, stream_out
+from dft.retrieval import fetch
 from dft.transfer_reports import published, transferred
 
-#: Bytes that ``cat`` fetches at a time.
-CAT_BLOCK = 16 << 20
+#: Bytes that ``cat`` and ``read`` fetch at a time.
+BLOCK = 16 << 20
 
 
 async def get(cluster: Cluster, command: cmd.Get) -> replies.Reply:
@@ -106,10 +109,19 @@ async def _retrieve(
 
 async def cat(cluster: Cluster, text: str, write: Callable[[memoryview], object]) -> replies.Reply:
     """Hand out a published file's bytes in order."""
-    name = parse_name(text)
-    entry = cluster.catalog.find(name)
-    if entry is None or entry.kind == KIND_DIRECTORY:
-        what = "a directory" if cluster.catalog.tree(name) else "not published"
-        raise FileNotPublished(f"{shown(name)} is {what}")
-    notes = await stream_out(cluster, entry, CAT_BLOCK, write)
+    notes = await stream_out(cluster, find_file(cluster, text), BLOCK, write)
     return replies.Text("\n".join(notes))
+
+
+async def read(cluster: Cluster, command: cmd.Read) -> replies.Reply:
+    """Retrieve a part of one published file."""
+    started = time.monotonic()
+    entry = find_file(cluster, command.name)
+    if command.offset > entry.size:
+        raise UsageError(f"{shown(entry.name)} has {entry.size} bytes: there is nothing at {command.offset}")
+    target = os.fsencode(os.path.expanduser(command.local))
+    end = min(entry.size, command.offset + command.length)
+    with new_local_file(target, command.force) as path, open(path, "wb", buffering=0) as out:
+        notes = await stream_out(cluster, entry, BLOCK, out.write, command.offset, end)
+    part = msgspec.structs.replace(entry, size=end - command.offset)
+    return transferred("retrieved", entry.name, [part], started, [], notes=tuple(notes))

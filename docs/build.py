@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 MANUAL = Path(__file__).with_name("manual.md")
 
@@ -38,7 +39,37 @@ def exit_codes_part() -> str:
     return "\n".join(rows) + "\n"
 
 
-PARTS = {"options": options_part, "commands": commands_part, "exit-codes": exit_codes_part}
+def replies_part() -> str:
+    """Make the table of JSON replies: one row for each kind."""
+    from dft.render import NOT_IN_JSON, REPLY_NAMES
+
+    rows = ["| `reply` | what it is | its fields |", "|---|---|---|"]
+    for kind, name in REPLY_NAMES.items():
+        what = (kind.__doc__ or "").strip().splitlines()[0].replace("``", "`")
+        types = get_type_hints(kind)
+        fields = [
+            f"`{field}`" + _fields_of(field, types[field])
+            for field in kind.__struct_fields__
+            if field not in NOT_IN_JSON
+        ]
+        rows.append(f"| `{name}` | {what} | {', '.join(fields)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _fields_of(field: str, kind: Any) -> str:
+    """Name the fields of what a list in a reply holds."""
+    pairs = {"skipped": ("path", "reason"), "failed": ("node", "reason")}
+    inner = next((part for part in get_args(kind) if hasattr(part, "__struct_fields__")), None)
+    names = inner.__struct_fields__ if inner else pairs.get(field, ())
+    return f" ({', '.join(f'`{name}`' for name in names)})" if names else ""
+
+
+PARTS = {
+    "options": options_part,
+    "commands": commands_part,
+    "exit-codes": exit_codes_part,
+    "replies": replies_part,
+}
 
 
 def built(manual: str) -> str:

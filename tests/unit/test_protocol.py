@@ -49,6 +49,9 @@ special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
     (requests.Welcome, "window"): st.integers(1, 2**16),
     (requests.Welcome, "segment_size"): st.integers(1, 2**31 - 1),
     (answers.Arrived, "moved"): st.integers(0, 2**63 - 1),
+    (requests.Pipe, "command"): st.binary(min_size=1, max_size=9).filter(lambda line: b"\0" not in line),
+    (requests.Pipe, "patience"): st.floats(0, 1e8),
+    (requests.Pipe, "file"): entries.filter(bool).map(lambda files: files[0]),
 }
 
 
@@ -272,6 +275,11 @@ def test_a_broadcast_in_range_is_taken() -> None:
         requests.Place(1, 2, b"relative", [], []),
         requests.Place(1, 2, b"/to", [], [b"one too many"]),
         requests.Place(1, 2, b"/to", [FileEntry(1, b"f", 0, 0, 0, 0, 1)], [b"../out"]),
+        requests.Pipe(1, 1, b"", FileEntry(1, b"f", 0, 0, 0, 0, 1), 0),
+        requests.Pipe(1, 1, b"a\0b", FileEntry(1, b"f", 0, 0, 0, 0, 1), 0),
+        requests.Pipe(1, 1, b"cat", FileEntry(1, b"../f", 0, 0, 0, 0, 1), 0),
+        requests.Pipe(1, 1, b"cat", FileEntry(1, b"f", 0, 0, 0, 0, 1), -1.0),
+        requests.Pipe(1, 1, b"cat", FileEntry(1, b"f", 0, 0, 0, 0, 1), float("nan")),
         requests.Receive(1, 2, 3, 4, Layout([FileEntry(1, b"../f", 0, 0, 0, 0, 1)], [])),
         answers.HeldChunks(1, Layout([FileEntry(0, b"f", 0, 0, 0, 0, 1)], [])),
     ],

@@ -75,7 +75,17 @@ def test_transferred_with_nothing_in_it_has_no_rate() -> None:
 ROWS = (
     FileRow(b"d", True, 0, 0o755, 0, 0, 0, 1, (), ()),
     FileRow(
-        b"d/a b", False, 1234, 0o644, 1_700_000_000_999_999_999, 2, 1, 1, ("n00", "n01", "n02"), ("n03",)
+        b"d/a b",
+        False,
+        1234,
+        0o644,
+        1_700_000_000_999_999_999,
+        2,
+        1,
+        1,
+        ("n00", "n01", "n02"),
+        ("n03",),
+        4096,
     ),
     FileRow(b"\xff", False, 5, 0o4600, -1, 1, 0, 2, (), ("n03", "n04")),
 )
@@ -147,6 +157,7 @@ def test_json_of_a_transfer() -> None:
         "failed": [{"node": "n03", "reason": "no space left"}],
         "notes": ["the rest is there"],
         "node_seconds": {},
+        "exit_codes": {},
         "exit_code": 21,
     }
     assert json.loads(to_json(PUBLISHED))["ok"] is True
@@ -166,6 +177,7 @@ def test_json_of_lists() -> None:
         "copies": 1,
         "nodes": ["n00", "n01", "n02"],
         "absent": ["n03"],
+        "chunk_size": 4096,
     }
     nodes = json.loads(to_json(NodeList((NodeRow("n", None, "h", "", 0, 0, 3, 0, "absent"),))))
     assert nodes["rows"][0]["rank"] is None
