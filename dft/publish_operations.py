@@ -16,7 +16,7 @@ from dft.cluster import Cluster, Node
 from dft.distribution import broadcast_new, broadcast_published, place_on_nodes
 from dft.errors import Cancelled, DftError, LocalFileError, NameTaken, Terminated, UsageError
 from dft.local_files import LocalTree
-from dft.model import FileEntry
+from dft.model import KIND_DIRECTORY, FileEntry
 from dft.names import is_pattern, parse_name, shown
 from dft.piping import PipedCommands
 from dft.publishing import publish, publish_from_node, same_files
