@@ -171,7 +171,7 @@ with dft.Session(4, options=options) as session:
 """
     done = run(dft, text).ok()
     first, second = done.stdout.splitlines()
-    assert first.startswith("3 3 cannot write") and second == "4 [1, 2, 3]", done
+    assert first.startswith("3 3 cannot make") and second == "4 [1, 2, 3]", done
 
 
 @pytest.mark.parametrize(
