@@ -33,6 +33,7 @@ _EXCEPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("mput", "PATH"): (LOCAL,),
     ("put", "PATH"): (),
     ("bcast", "--to"): (),
+    ("bcast", "--pipe"): (),
     ("bcast", "--algorithm"): ALGORITHMS,
 }
 #: Options after which the operands lie on a node.
@@ -85,7 +86,8 @@ def syntax(command: str) -> Syntax:
     text = COMMANDS[command]
     options = {name: option.argument for option in options_in(text) for name in option.spellings}
     forms = []
-    for line in text.split("\n\n", 1)[0].removeprefix("Usage:").splitlines():
+    usage = re.sub(r"\n +(?=\[)", " ", text.split("\n\n", 1)[0])  # a form may go on in the next line
+    for line in usage.removeprefix("Usage:").splitlines():
         operands: list[str] = []
         argument = False
         for word in _USAGE_WORD.findall(line.split(None, 1)[1] if " " in line.strip() else ""):

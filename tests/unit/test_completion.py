@@ -42,7 +42,18 @@ def test_words_are_completed_as_what_they_are(line: str, word: str, kinds: tuple
 
 
 @pytest.mark.parametrize(
-    "line", ["put --from n01 /s", "bcast --to /t", "quit x", "nothing x", "l x", "put a b c", "!ls", "put \\"]
+    "line",
+    [
+        "put --from n01 /s",
+        "bcast --to /t",
+        "bcast --pipe g",
+        "quit x",
+        "nothing x",
+        "l x",
+        "put a b c",
+        "!ls",
+        "put \\",
+    ],
 )
 def test_nothing_is_offered_where_nothing_is_known(line: str) -> None:
     found = wanted(line)
