@@ -52,7 +52,10 @@ def test_more_hosts_and_more_bytes_take_no_less_time(
     p, more_hosts = sorted((p, more_hosts))
     size, more_bytes = sorted((size, more_bytes))
     seconds = predict(algorithm, p, size, segment, network)
-    assert seconds <= 1.000001 * predict(algorithm, more_hosts, size, segment, network)
+    # How two trees interleave depends on the number of hosts: with one more they can need a round less.
+    one_round = network.latency + 2 * network.overhead + min(size, segment) * network.byte_time
+    allowed = one_round if algorithm == TWO_TREE else 0
+    assert seconds <= 1.000001 * predict(algorithm, more_hosts, size, segment, network) + allowed
     assert seconds <= 1.000001 * predict(algorithm, p, more_bytes, segment, network)
 
 
