@@ -65,6 +65,14 @@ class Scanned(Message, frozen=True):
     skipped: list[tuple[bytes, str]]
 
 
+class Claimed(Message, frozen=True):
+    """Chunks that may be whole, with the digests they have now; whether anything is left of other files."""
+
+    call: int
+    layout: Layout
+    left: bool
+
+
 class HeldChunks(Message, frozen=True):
     """What a store holds: its files, and runs of chunks in them."""
 
@@ -126,6 +134,7 @@ Answer = (
     | Probed
     | Piped
     | Scanned
+    | Claimed
     | HeldChunks
     | Checked
     | Fault

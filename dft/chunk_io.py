@@ -5,6 +5,7 @@ Copies per byte: one read into the segment's buffer, one write from it; the dige
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Protocol
@@ -181,12 +182,20 @@ class ChunkWriter:
     """A sink that writes a layout's stream to files and checks every chunk.
 
     The digests to check against are those of the layout's entries, or else follow the payload.
+    make_room: called when the disk is full; whether it is worth trying again.
     """
 
-    def __init__(self, layout: Layout, files: OutputFiles, as_error: ErrorMap) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        files: OutputFiles,
+        as_error: ErrorMap,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.layout = layout
         self._files = files
         self._as_error = as_error
+        self._make_room = make_room
         self._walk = PieceWalk(layout)
         self._size = self._payload_left = layout.payload_size
         self._expected = bytearray()
@@ -212,7 +221,7 @@ class ChunkWriter:
                 if piece.is_file and piece.length <= SMALL_FILE:
                     self._digests.update(data, True)
                     self.chunks.append((piece.file, 0))
-                    self._files.write_whole(piece.file, data)
+                    self._with_room(self._files.write_whole, piece.file, data)
                 else:
                     self._write_piece(piece, data)
             except OSError as problem:
@@ -232,10 +241,21 @@ class ChunkWriter:
             if piece.ends_chunk:
                 self.chunks.append((piece.file, piece.chunk))
             if not self._fresh or data[: len(_PROBE)] != _PROBE[: piece.length] or bytes(data).lstrip(b"\0"):
-                written = 0
-                while written < len(data):
-                    part = data[written : written + WRITE_SIZE]
-                    written += os.pwrite(self._descriptor, part, piece.offset + written)
+                self._with_room(self._write_all, piece.offset, data)
+
+    def _write_all(self, offset: int, data: memoryview) -> None:
+        written = 0
+        while written < len(data):
+            part = data[written : written + WRITE_SIZE]
+            written += os.pwrite(self._descriptor, part, offset + written)
+
+    def _with_room(self, write: Callable[[int, memoryview], None], what: int, data: memoryview) -> None:
+        try:
+            write(what, data)
+        except OSError as problem:
+            if problem.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._make_room():
+                raise
+            write(what, data)
 
     def _close_file(self) -> None:
         if self._descriptor >= 0:
@@ -287,6 +307,21 @@ class ChunkWriter:
             self._files.finish()
         except OSError as problem:
             raise self._as_error(problem, max(self._file, 0)) from problem
+
+
+def digest_on_disk(descriptor: int, entry: FileEntry, chunk: int) -> bytes:
+    """Make the digest of a chunk as a file holds it now; OSError when it cannot be read or is cut short."""
+    hasher = xxhash.xxh3_128()
+    offset = chunk * entry.chunk_size
+    end = offset + entry.chunk_length(chunk)
+    buffer = memoryview(bytearray(min(256 << 10, end - offset)))  # which stays in the cache
+    while offset < end:
+        count = os.preadv(descriptor, [buffer[: end - offset]], offset)
+        if not count:
+            raise OSError("it has become shorter")
+        hasher.update(buffer[:count])
+        offset += count
+    return hasher.digest()
 
 
 def copy_chunk(source: int, target: int, entry: FileEntry, chunk: int) -> None:

@@ -39,7 +39,10 @@ LEFTOVERS_END = 15.0
 
 
 class Node(msgspec.Struct):
-    """A data server of this session.  free, total: bytes of its store's file system, as last heard."""
+    """A data server of this session.  free, total: bytes of its store's file system, as last heard.
+
+    leftovers: whether its store may have what interrupted transfers left.
+    """
 
     rank: int
     name: str
@@ -49,6 +52,7 @@ class Node(msgspec.Struct):
     store: str
     total: int
     free: int
+    leftovers: bool = False
 
 
 class Cluster:
@@ -184,7 +188,9 @@ class Cluster:
             staged += [(node, transfer) for transfer in ready.staged]
         settle = []
         for node, transfer in staged:
-            kind = requests.Publish if catalog.is_committed(transfer) else requests.Discard
+            committed = catalog.is_committed(transfer)
+            kind = requests.Publish if committed else requests.Suspend
+            node.leftovers = node.leftovers or not committed
             settle.append(self.loop.spawn(self.call(node.rank, kind, transfer)))
         await settled(settle)
         for task in settle:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 _TEXTS = (
     """\
-Usage: put [--node NODE] [--copies K] LOCAL [NAME]
-       put --from NODE [--copies K] PATH [NAME]
+Usage: put [--node NODE] [--copies K] [--dry-run] LOCAL [NAME]
+       put --from NODE [--copies K] [--dry-run] PATH [NAME]
 
 Publish a file or a whole directory on one node.
 
@@ -19,14 +19,17 @@ Options:
   --from NODE  PATH, which is absolute, lies on this node. Its own data server
                reads it and keeps the chunks; only metadata travels.
   --copies K   Keep it on K nodes, on different hosts where there are as many.
+  --dry-run    Only say what would move, to which nodes.
 
 Notes:
   NAME is the last component of LOCAL or PATH when it is not given, and a
   NAME that ends in / is a directory to publish into. Files are written once:
-  a name that is taken is refused, and nothing is sent. A symbolic link given
-  here is followed; links, devices and sockets in a directory are skipped, and
-  named. Copies are made from node to node once the first is complete; dft
-  remembers how many are wanted, and ls -l and ls_nodes show what has fewer.
+  a name that is taken is refused, and nothing is sent; one that is published
+  with the same sizes and times is done already. After an interruption the same
+  command sends what is missing. A symbolic link given here is followed; links,
+  devices and sockets in a directory are skipped, and named. Copies are made
+  from node to node once the first is complete; dft remembers how many are
+  wanted, and ls -l and ls_nodes show what has fewer.
   LOCAL may be - for standard input, where that does not have the commands:
   what comes is sent as it comes, and published when it has ended.
 
@@ -39,7 +42,7 @@ Examples:
   put - backup.tar
 """,
     """\
-Usage: mput [--node NODE] [--copies K] PATH...
+Usage: mput [--node NODE] [--copies K] [--dry-run] PATH...
 
 Publish several files, directories and patterns at once.
 
@@ -47,6 +50,7 @@ Options:
   --node NODE  Keep all of it on this node; without, on random ones, where
                more free space is more likely.
   --copies K   Keep each file on K nodes, as put does.
+  --dry-run    Only say what would move, to which nodes.
 
 Notes:
   Each PATH is published under its last component; a directory is taken whole.
@@ -58,17 +62,19 @@ Examples:
   mput --node n03 /usr/lib/python3.11
 """,
     """\
-Usage: diffuse [--copies K] PATH...
+Usage: diffuse [--copies K] [--dry-run] PATH...
 
 Publish with the chunks spread at random over all nodes.
 
 Options:
   --copies K  Keep each chunk on K nodes, as put does with files.
+  --dry-run   Only say what would move, to which nodes.
 
 Notes:
   The chunks are balanced by bytes and free space, so that a get reads from
   all nodes at once. PATH is a local file, directory or pattern, or else a
-  published name, whose chunks are then spread.
+  published name, whose chunks are then spread; those that lie well already
+  stay where they are.
 
 Examples:
   diffuse big.h5
@@ -76,7 +82,7 @@ Examples:
 """,
     """\
 Usage: bcast PATH [NAME] [--nodes LIST] [--to PATH] [--algorithm NAME]
-             [--pipe COMMAND] [--timeout SECONDS]
+             [--pipe COMMAND] [--timeout SECONDS] [--dry-run]
 
 Give all nodes a complete copy, published first where it is not yet.
 
@@ -92,6 +98,7 @@ Options:
                 is named with its exit code, and the others go on.
   --timeout SECONDS  Kill a command that for so long neither reads what there
                 is for it nor ends.
+  --dry-run     Only say what would move, to which nodes.
 
 Notes:
   PATH is a local file or directory, or else a published name. Each node ends
@@ -153,18 +160,21 @@ Examples:
   scatter --nodes n[01-07] configuration/ /etc/run
 """,
     """\
-Usage: get [-f] [--append] NAME [LOCAL]
+Usage: get [-f] [--append] [--dry-run] NAME [LOCAL]
 
 Retrieve a published file or directory.
 
 Options:
   -f, --force  Overwrite local files that exist.
   --append     Append the file's bytes to the local file.
+  --dry-run    Only say what would move, from which nodes.
 
 Notes:
   Chunks come from all nodes that hold them, in parallel. Modes and times are
   kept. LOCAL is the last component of NAME when it is not given; when it is a
-  directory or ends in /, the file goes into it.
+  directory or ends in /, the file goes into it. A local file with the same size
+  and time is there already, unless -f is given. After an interruption the same
+  command retrieves what is missing.
 
 Examples:
   get data/run.h5
@@ -172,12 +182,13 @@ Examples:
   get --append log.2 log.all
 """,
     """\
-Usage: mget [-f] PATTERN... [LOCALDIR]
+Usage: mget [-f] [--dry-run] PATTERN... [LOCALDIR]
 
 Retrieve all files that match.
 
 Options:
   -f, --force  Overwrite local files that exist.
+  --dry-run    Only say what would move, from which nodes.
 
 Notes:
   The last argument is the local directory when it ends in /, is . or .., or

@@ -1,4 +1,7 @@
-"""The commands that a line can be, as frozen records; ``grammar`` makes them from words."""
+"""The commands that a line can be, as frozen records; ``grammar`` makes them from words.
+
+dry_run: only say what would move.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class Put(msgspec.Struct, frozen=True):
     name: str | None
     node: str | None
     copies: int | None = None
+    dry_run: bool = False
 
 
 class PutFrom(msgspec.Struct, frozen=True):
@@ -30,6 +34,7 @@ class PutFrom(msgspec.Struct, frozen=True):
     path: str
     name: str | None
     copies: int | None = None
+    dry_run: bool = False
 
 
 class MPut(msgspec.Struct, frozen=True):
@@ -39,6 +44,7 @@ class MPut(msgspec.Struct, frozen=True):
     paths: tuple[str, ...]
     node: str | None
     copies: int | None = None
+    dry_run: bool = False
 
 
 class Diffuse(msgspec.Struct, frozen=True):
@@ -47,6 +53,7 @@ class Diffuse(msgspec.Struct, frozen=True):
     verb: ClassVar[str] = "diffuse"
     paths: tuple[str, ...]
     copies: int | None = None
+    dry_run: bool = False
 
 
 class Bcast(msgspec.Struct, frozen=True):
@@ -64,6 +71,7 @@ class Bcast(msgspec.Struct, frozen=True):
     algorithm: str = "auto"
     pipe: str | None = None
     timeout: float = 0.0
+    dry_run: bool = False
 
 
 class Gather(msgspec.Struct, frozen=True):
@@ -102,6 +110,7 @@ class Get(msgspec.Struct, frozen=True):
     local: str | None
     force: bool
     append: bool
+    dry_run: bool = False
 
 
 class MGet(msgspec.Struct, frozen=True):
@@ -110,6 +119,7 @@ class MGet(msgspec.Struct, frozen=True):
     verb: ClassVar[str] = "mget"
     arguments: tuple[str, ...]
     force: bool
+    dry_run: bool = False
 
 
 class Cat(msgspec.Struct, frozen=True):

@@ -17,7 +17,8 @@ from dft.chunk_io import ChunkReader, ChunkWriter
 from dft.errors import Cancelled, DftError, ProtocolError
 from dft.ibcast import BroadcastPart
 from dft.incoming import Stage
-from dft.local_files import LocalPlacement, LocalTree, local_error, local_reader
+from dft.local_files import LocalTree, local_error, local_reader
+from dft.local_placement import LocalPlacement
 from dft.messages import Message
 from dft.model import KIND_DIRECTORY, Layout, whole_files
 from dft.mpi_engine import Engine
@@ -280,9 +281,34 @@ class DataServer:
             for number, entry in enumerate(writer.layout.files):
                 feed = self._feeds.get(entry.name)
                 # Of a file of which some chunks are here already, the rest alone comes: it is fed at the end.
-                if feed is not None and not os.path.lexists(self.store.object_path(entry)):
+                runs = (run for run in writer.layout.runs if run.file == number)
+                whole = any(run.count == entry.chunk_count for run in runs)
+                if feed is not None and whole and not os.path.lexists(self.store.object_path(entry)):
                     return FeedingSink(writer, number, stage.path_of(writer.layout, number), feed)
         return writer
+
+    async def _suspend(self, request: requests.Suspend) -> Message:
+        await self._loop.in_thread(self.store.suspend, request.transfer)
+        self._stops.pop(request.transfer, None)
+        return answers.Done(request.call)
+
+    async def _claim(self, request: requests.Claim) -> Message:
+        stop = self._stop_of(request.transfer)
+
+        def check() -> None:
+            if stop.reason is not None:
+                raise stop.reason
+
+        if request.move:
+            claim = self._loop.in_thread(self.store.claim, request.transfer, request.layout, check)
+            return answers.Claimed(request.call, *await claim)
+        return answers.Claimed(
+            request.call, *await self._loop.in_thread(self.store.find, request.layout, check)
+        )
+
+    async def _keep(self, request: requests.Keep) -> Message:
+        await self._loop.in_thread(self.store.stage(request.transfer).keep, request.layout)
+        return answers.Done(request.call)
 
     async def _scan(self, request: requests.Scan) -> Message:
         tree = LocalTree()
@@ -339,6 +365,9 @@ class DataServer:
         requests.Discard: _discard,
         requests.Settle: _settle,
         requests.Pipe: _pipe,
+        requests.Suspend: _suspend,
+        requests.Claim: _claim,
+        requests.Keep: _keep,
         requests.Scan: _scan,
         requests.Ingest: _ingest,
         requests.Check: _check,

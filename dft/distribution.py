@@ -20,12 +20,16 @@ from dft.errors import Cancelled, DftError, NoReplica, Terminated
 from dft.fanout import MPI, Route
 from dft.ibcast import BroadcastPart
 from dft.local_files import LocalTree, local_reader
-from dft.model import ChunkRun, FileEntry, Layout, runs_of, whole_files
+from dft.model import FileEntry, Layout, lay_out, whole_files
 from dft.names import shown
 from dft.progress import Task
-from dft.publishing import Upload, batches
+from dft.publishing import batches
 from dft.survey import WORTH_MEASURING, survey, tiers
 from dft.tuning import choose, in_flight, segment_for
+from dft.upload import Movement, Staged, Upload
+
+#: Groups of nodes that are served apart: more would cost more in their starts than they save in bytes.
+MOST_GROUPS = 12
 
 
 class Outcome(msgspec.Struct):
@@ -34,6 +38,24 @@ class Outcome(msgspec.Struct):
     failures: dict[int, DftError] = msgspec.field(default_factory=dict)
     seconds: dict[int, float] = msgspec.field(default_factory=dict)
     began: float = msgspec.field(default_factory=time.monotonic)
+    movement: Movement = msgspec.field(default_factory=Movement)
+
+
+class Group(msgspec.Struct):
+    """A part of a broadcast: what the nodes of ``receivers`` lack, and nobody else."""
+
+    receivers: list[Node]
+    rounds: list[requests.Round]
+
+    @property
+    def size(self) -> int:
+        """Bytes that each of the receivers gets."""
+        return sum(part.layout.stream_size for part in self.rounds)
+
+    @property
+    def payload_size(self) -> int:
+        """Bytes of files among these."""
+        return sum(part.layout.payload_size for part in self.rounds)
 
 
 def _route(cluster: Cluster, ranks: list[int], size: int, algorithm: str) -> Route:
@@ -60,42 +82,57 @@ async def _tiers(cluster: Cluster, nodes: list[Node], root: int, size: int) -> l
 
 
 async def broadcast_new(
-    cluster: Cluster, tree: LocalTree, nodes: list[Node], algorithm: str = "auto"
+    cluster: Cluster, tree: LocalTree, nodes: list[Node], algorithm: str = "auto", dry_run: bool = False
 ) -> Outcome:
     """Publish a tree of rank 0's files on all of ``nodes``; nodes that are much slower follow later.
 
-    Raises when rank 0's files cannot be read, when the name is taken, or when no node could keep it;
-    nothing is published then.
+    dry_run: only say what would move.  Raises when rank 0's files cannot be read, when the name is taken,
+    or when no node could keep it; nothing is published then.
     """
     outcome = Outcome()
     tree.number()
     cluster.catalog.check_free(tree.entries)
     size = sum(entry.size for entry in tree.entries)
-    first, *later = await _tiers(cluster, nodes, 0, size)
-    cluster.meter.expect(size * (1 + len(later)))
+    first, *later = [nodes] if dry_run else await _tiers(cluster, nodes, 0, size)
+    if not dry_run:
+        cluster.meter.expect(size * (1 + len(later)))
     upload = Upload.begin(cluster)
     failures = outcome.failures
-    group = [0] + [node.rank for node in first]
     try:
         for entries, paths in batches(tree):
-            layout = whole_files(entries)
-            reader = local_reader(layout, paths)
-            rounds = [requests.Round(0, layout)]
-            part = BroadcastPart(0, layout.stream_size, reader, None)
-            route = _route(cluster, group, layout.stream_size, algorithm)
-            own = cluster.loop.spawn(
-                broadcast(cluster.engine, route, [part], cluster.broadcast_memory, upload.stop)
-            )
-            await _run(upload, first, route, rounds, outcome, own)
-            if not [node for node in first if node.rank not in failures]:
-                raise failures[first[0].rank]
+            staged = await upload.find_staged(entries, paths, not dry_run, first)
+            if dry_run:
+                upload.count_reused(staged, entries)
+                for receivers, _, layout in _groups_of_new(entries, first, staged):
+                    for node in receivers:
+                        upload.movement.moves(node, layout)
+                continue
             made = list(entries)
-            upload.add(layout, list(range(len(made))), reader.digests, made)
+            await upload.keep(staged, made, failures)
+            groups = _groups_of_new(entries, first, staged)
+            less = sum(entry.size for entry in entries) - sum(g[2].payload_size for g in groups)
+            cluster.meter.expect(-less)
+            for receivers, numbers, layout in groups:
+                reader = local_reader(layout, [paths[number] for number in numbers])
+                route = _route(cluster, [0] + [n.rank for n in receivers], layout.stream_size, algorithm)
+                part = BroadcastPart(0, layout.stream_size, reader, None)
+                own = cluster.loop.spawn(
+                    broadcast(cluster.engine, route, [part], cluster.broadcast_memory, upload.stop)
+                )
+                group = Group(receivers, [requests.Round(0, layout)])
+                await _run(upload, group, route, outcome, own)
+                if not [node for node in first if node.rank not in failures]:
+                    raise failures[first[0].rank]
+                upload.add(layout, numbers, reader.digests, made)
             upload.entries += made
+        outcome.movement = upload.movement
+        if dry_run:
+            await upload.end_dry_run()
+            return outcome
         keepers = [node for node in first if node.rank not in failures]
         upload.hold(whole_files(tree.entries), keepers)
-    except BaseException:
-        await upload.give_up()
+    except BaseException as problem:
+        await upload.give_up(problem)
         raise
     entries = upload.entries
     await _commit(upload, first, failures, new=True)
@@ -103,35 +140,79 @@ async def broadcast_new(
     return outcome
 
 
+def _groups_of_new(
+    entries: list[FileEntry], nodes: list[Node], staged: Staged
+) -> list[tuple[list[Node], list[int], Layout]]:
+    """Put chunks together that the same nodes lack; return these nodes, the files' numbers, the layout."""
+    if not any(staged.values()):
+        return [(nodes, list(range(len(entries))), whole_files(entries))]
+    have: dict[tuple[int, int], set[int]] = {}
+    for rank, files in staged.items():
+        for number, chunks in files.items():
+            for chunk in chunks:
+                have.setdefault((number, chunk), set()).add(rank)
+    everybody = frozenset(node.rank for node in nodes)
+    lacking: dict[frozenset[int], list[tuple[int, int]]] = {}
+    sizes: dict[frozenset[int], int] = {}
+    for number, entry in enumerate(entries):
+        for chunk in range(entry.chunk_count) or range(-1, 0):
+            ranks = everybody - have.get((number, chunk), set())
+            if ranks:
+                lacking.setdefault(ranks, []).append((number, chunk))
+                sizes[ranks] = sizes.get(ranks, 0) + (entry.chunk_length(chunk) if chunk >= 0 else 0)
+    groups = []
+    for some in _merged(sizes):
+        ranks = frozenset().union(*some)
+        numbers, layout = lay_out(entries, sorted(chunk for key in some for chunk in lacking[key]))
+        groups.append(([node for node in nodes if node.rank in ranks], numbers, layout))
+    return groups
+
+
+def _merged(sizes: dict[frozenset[int], int]) -> list[list[frozenset[int]]]:
+    """Put the smallest sets of ranks together, so that there are ``MOST_GROUPS`` at the most."""
+    order = sorted(sizes, key=lambda ranks: (-sizes[ranks], sorted(ranks)))
+    few, rest = order[: MOST_GROUPS - 1], order[MOST_GROUPS - 1 :]
+    return [[ranks] for ranks in few] + ([rest] if rest else [])
+
+
 async def broadcast_published(
-    cluster: Cluster, entries: list[FileEntry], nodes: list[Node], algorithm: str = "auto"
+    cluster: Cluster,
+    entries: list[FileEntry],
+    nodes: list[Node],
+    algorithm: str = "auto",
+    dry_run: bool = False,
 ) -> Outcome:
     """Give all of ``nodes`` a complete copy of published files.
 
-    Raises NoReplica when a chunk has no holder in this session, and what went wrong when no node that
-    lacks some could keep it.
+    dry_run: only say what would move.  Raises NoReplica when a chunk has no holder in this session, and
+    what went wrong when no node that lacks some could keep it.
     """
     outcome = Outcome()
-    rounds, lacking = _plan_rounds(cluster, entries, nodes)
+    groups, lacking = _plan(cluster, entries, nodes, {})
     if not lacking:
         return outcome
-    size = sum(part.layout.stream_size for part in rounds)
-    first, *later = await _tiers(cluster, lacking, rounds[0].root, size)
-    cluster.meter.expect(size * (1 + len(later)))
-    if later:
-        rounds, lacking = _plan_rounds(cluster, entries, first)
-    await _spread(cluster, rounds, lacking, algorithm, outcome)
+    if dry_run:
+        upload = Upload.begin(cluster)
+        staged = await upload.find_staged(entries, None, False, lacking)
+        upload.count_reused(staged, entries)
+        for group in _plan(cluster, entries, nodes, staged)[0]:
+            _count(upload, group)
+        await upload.end_dry_run()
+        outcome.movement = upload.movement
+        return outcome
+    first, *later = await _tiers(cluster, lacking, groups[0].rounds[0].root, groups[0].size)
+    await _spread(cluster, entries, first, algorithm, outcome)
     await _follow(cluster, entries, later, algorithm, outcome)
     return outcome
 
 
 async def _follow(
-    cluster: Cluster, entries: list[FileEntry], groups: list[list[Node]], algorithm: str, outcome: Outcome
+    cluster: Cluster, entries: list[FileEntry], tiers: list[list[Node]], algorithm: str, outcome: Outcome
 ) -> None:
     """Serve further groups of nodes from those that have been served; a failure is theirs alone."""
-    for nodes in groups:
+    for nodes in tiers:
         try:
-            await _spread(cluster, *_plan_rounds(cluster, entries, nodes), algorithm, outcome)
+            await _spread(cluster, entries, nodes, algorithm, outcome)
         except (Cancelled, Terminated):
             raise
         except DftError as problem:
@@ -140,54 +221,68 @@ async def _follow(
 
 
 async def _spread(
-    cluster: Cluster, rounds: list[requests.Round], lacking: list[Node], algorithm: str, outcome: Outcome
+    cluster: Cluster, entries: list[FileEntry], nodes: list[Node], algorithm: str, outcome: Outcome
 ) -> None:
     """Give nodes what they lack from those that hold the chunks; raise when none could keep it."""
     upload = Upload.begin(cluster)
-    roots = {part.root for part in rounds}
-    group = sorted(roots | {node.rank for node in lacking})
-    members = [node for node in cluster.nodes if node.rank in group]
-    route = _route(cluster, group, sum(part.layout.stream_size for part in rounds), algorithm)
     failures = outcome.failures
     try:
-        await _run(upload, members, route, rounds, outcome, None, {node.rank for node in lacking})
-        keepers = [node for node in lacking if node.rank not in failures]
-        if not keepers:
-            raise failures[lacking[0].rank]
-        for part in rounds:
-            upload.hold(part.layout, [node for node in keepers if node.rank != part.root])
-    except BaseException:
-        await upload.give_up()
+        staged = await upload.find_staged(entries, None, True, nodes)
+        groups, lacking = _plan(cluster, entries, nodes, staged)
+        cluster.meter.expect(sum(group.payload_size for group in groups))
+        kept = await upload.keep(staged, list(entries), failures)
+        for group in groups:
+            roots = {part.root for part in group.rounds}
+            ranks = sorted(roots | {node.rank for node in group.receivers})
+            await _run(upload, group, _route(cluster, ranks, group.size, algorithm), outcome, None)
+            if not [node for node in lacking if node.rank not in failures]:
+                raise failures[lacking[0].rank]
+        for group in groups:
+            keepers = [node for node in group.receivers if node.rank not in failures]
+            for part in group.rounds:
+                if holders := [node for node in keepers if node.rank != part.root]:
+                    upload.hold(part.layout, holders)
+        for node, layout in kept:
+            if node.rank not in failures:
+                upload.hold(layout, [node])
+    except BaseException as problem:
+        await upload.give_up(problem)
         raise
+    outcome.movement.add(upload.movement)
     await _commit(upload, lacking, failures, new=False)
 
 
+def _count(upload: Upload, group: Group) -> None:
+    for part in group.rounds:
+        for node in group.receivers:
+            if node.rank != part.root:
+                upload.movement.moves(node, part.layout)
+
+
 async def _run(
-    upload: Upload,
-    nodes: list[Node],
-    route: Route,
-    rounds: list[requests.Round],
-    outcome: Outcome,
-    own: Task[DftError | None] | None,
-    keepers: set[int] | None = None,
+    upload: Upload, group: Group, route: Route, outcome: Outcome, own: Task[DftError | None] | None
 ) -> None:
     """Run one broadcast and add what became of it; raise when a root could not go on."""
     cluster, failures = upload.cluster, outcome.failures
+    _count(upload, group)
+    members = {rank for host in route.hosts for rank in host}
+    nodes = [node for node in cluster.nodes if node.rank in members]
+    keepers = {node.rank for node in group.receivers} - failures.keys()
     tasks: list[Task[Any]] = []
     copies = 0
     for node in nodes:
-        keep = node.rank not in failures and (keepers is None or node.rank in keepers)
-        call = cluster.call(node.rank, requests.Broadcast, upload.transfer, route, rounds, keep)
-        tasks.append(cluster.loop.spawn(_timed(call, node.rank, outcome)))
+        keep = node.rank in keepers
+        call = cluster.call(node.rank, requests.Broadcast, upload.transfer, route, group.rounds, keep)
+        tasks.append(cluster.loop.spawn(_timed(call, node.rank, outcome) if keep else call))
         copies += keep
     everything = [*tasks, own] if own is not None else tasks
-    with cluster.meter.stage(sum(part.layout.payload_size for part in rounds), copies):
+    with cluster.meter.stage(group.payload_size, copies):
         errors = await cluster.finish(upload.transfer, upload.stop, everything)
     if own is not None:
         problem = own.result()
         if problem is not None:
             raise problem
-    roots = {part.root for part in rounds}
+    roots = {part.root for part in group.rounds}
     root_error = first_cause(e for n, e in zip(nodes, errors, strict=False) if n.rank in roots)
     if root_error is not None:
         raise root_error
@@ -198,8 +293,7 @@ async def _run(
 
 async def _timed(call: Coroutine[Any, Any, Any], rank: int, outcome: Outcome) -> None:
     await call
-    # The first time counts: a node that sends to later ones has had it for long.
-    outcome.seconds.setdefault(rank, time.monotonic() - outcome.began)
+    outcome.seconds[rank] = time.monotonic() - outcome.began
 
 
 async def _commit(upload: Upload, nodes: list[Node], failures: dict[int, DftError], new: bool) -> None:
@@ -210,47 +304,63 @@ async def _commit(upload: Upload, nodes: list[Node], failures: dict[int, DftErro
     await upload.commit([node for node in nodes if node.rank not in failures], new)
 
 
-def _plan_rounds(
-    cluster: Cluster, entries: list[FileEntry], nodes: list[Node]
-) -> tuple[list[requests.Round], list[Node]]:
-    """Decide which node sends which chunks; also return the nodes that lack any.
+def _plan(
+    cluster: Cluster, entries: list[FileEntry], nodes: list[Node], staged: Staged
+) -> tuple[list[Group], list[Node]]:
+    """Decide which node sends which chunks to which; also return the nodes that lack any.
 
-    Chunks that every one of ``nodes`` holds already are not sent.
+    staged: what such nodes have on their disks already.  Chunks that the same nodes lack go out together.
     """
     by_number = cluster.by_number()
     wanted = {node.rank for node in nodes}
     holdings = cluster.catalog.holdings([entry.file_id for entry in entries])
-    parts: dict[int, tuple[list[FileEntry], list[ChunkRun]]] = {}
+    parts: dict[frozenset[int], dict[int, list[tuple[int, int]]]] = {}
+    receivers: dict[frozenset[int], set[int]] = {}
+    sizes: dict[frozenset[int], int] = {}
+    on_disk = {
+        (number, chunk, rank)
+        for rank, files in staged.items()
+        for number, chunks in files.items()
+        for chunk in chunks
+    }
     lacking: set[int] = set()
-    for entry in entries:
+    for number, entry in enumerate(entries):
         # A file without chunks is placed like one: -1 stands for it.
         chunks = range(entry.chunk_count) or range(-1, 0)
         holders: dict[int, set[int]] = {chunk: set() for chunk in chunks}
         for holding in holdings.get(entry.file_id, []):
-            present = {by_number[number].rank for number in holding.nodes if number in by_number}
+            present = {by_number[node].rank for node in holding.nodes if node in by_number}
             for chunk in range(holding.first, holding.first + holding.count) or range(-1, 0):
                 holders[chunk] |= present
         counts: dict[int, int] = {}
         for ranks in holders.values():
             for rank in ranks:
                 counts[rank] = counts.get(rank, 0) + 1
-        by_root: dict[int, list[int]] = {}
         for chunk, ranks in holders.items():
             missing = wanted - ranks
+            lacking |= missing
+            if on_disk:
+                missing = {rank for rank in missing if (number, chunk, rank) not in on_disk}
             if not missing:
                 continue
-            lacking |= missing
             if not ranks and chunk >= 0:
                 raise NoReplica(f"chunk {chunk} of {shown(entry.name)} is on no node of this session")
             # The holder of most of the file: long runs from few roots keep the pipeline full.
             root = max(ranks or {cluster.nodes[0].rank}, key=lambda rank: (counts.get(rank, 0), -rank))
-            by_root.setdefault(root, []).append(chunk)
-        for root, chosen in by_root.items():
-            files, runs = parts.setdefault(root, ([], []))
-            runs += runs_of(len(files), chosen) if chosen != [-1] else [ChunkRun(len(files), 0, 0)]
-            files.append(entry)
-    rounds = [requests.Round(root, Layout(files, runs)) for root, (files, runs) in sorted(parts.items())]
-    return rounds, [node for node in nodes if node.rank in lacking]
+            members = frozenset(missing | {root})
+            parts.setdefault(members, {}).setdefault(root, []).append((number, chunk))
+            sizes[members] = sizes.get(members, 0) + (entry.chunk_length(chunk) if chunk >= 0 else 0)
+            receivers.setdefault(members, set()).update(missing)
+    groups = []
+    for some in _merged(sizes):
+        by_root: dict[int, list[tuple[int, int]]] = {}
+        for members in some:
+            for root, of_root in parts[members].items():
+                by_root.setdefault(root, []).extend(of_root)
+        rounds = [requests.Round(r, lay_out(entries, sorted(c))[1]) for r, c in sorted(by_root.items())]
+        getting = set().union(*(receivers[members] for members in some))
+        groups.append(Group([node for node in nodes if node.rank in getting], rounds))
+    return groups, [node for node in nodes if node.rank in lacking]
 
 
 #: What a node shall copy: files that it holds, which are of the name or below it, to the path there.

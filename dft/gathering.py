@@ -14,12 +14,14 @@ import msgspec
 from dft import requests
 from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
 from dft.errors import DftError, NameTaken
-from dft.local_files import LocalPlacement, LocalTree, local_error
+from dft.local_files import LocalTree, local_error
+from dft.local_placement import LocalPlacement
 from dft.model import KIND_FILE, FileEntry, whole_files
 from dft.names import shown
 from dft.progress import Task, settled
-from dft.publishing import Upload, batches, ingest, same_files, scan
+from dft.publishing import batches, ingest, same_files, scan
 from dft.retrieval import Incoming
+from dft.upload import Upload
 
 
 class Part(msgspec.Struct):

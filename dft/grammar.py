@@ -82,6 +82,10 @@ class _Arguments:
     def flag(self, key: str) -> bool:
         return bool(self._found[key])
 
+    @property
+    def dry_run(self) -> bool:
+        return bool(self._found.get("--dry-run"))
+
     def optional(self, key: str) -> str | None:
         value = cast("str | None", self._found[key])
         return value if value is None else value.removeprefix(self._MARK)
@@ -96,20 +100,20 @@ class _Arguments:
 
 
 def _build(name: str, found: _Arguments) -> cmd.Command:
+    dry_run = found.dry_run
     match name:
         case "put" if found.optional("--from") is not None:
             _check_absolute("put: PATH", found.one("PATH"))
             return cmd.PutFrom(
-                found.one("--from"), found.one("PATH"), found.optional("NAME"), _copies(name, found)
+                found.one("--from"), found.one("PATH"), found.optional("NAME"), _copies(name, found), dry_run
             )
         case "put":
-            return cmd.Put(
-                found.one("LOCAL"), found.optional("NAME"), found.optional("--node"), _copies(name, found)
-            )
+            local, node = found.one("LOCAL"), found.optional("--node")
+            return cmd.Put(local, found.optional("NAME"), node, _copies(name, found), dry_run)
         case "mput":
-            return cmd.MPut(found.several("PATH"), found.optional("--node"), _copies(name, found))
+            return cmd.MPut(found.several("PATH"), found.optional("--node"), _copies(name, found), dry_run)
         case "diffuse":
-            return cmd.Diffuse(found.several("PATH"), _copies(name, found))
+            return cmd.Diffuse(found.several("PATH"), _copies(name, found), dry_run)
         case "bcast":
             to, nodes = found.optional("--to"), found.optional("--nodes")
             if to is not None:
@@ -125,7 +129,8 @@ def _build(name: str, found: _Arguments) -> cmd.Command:
             )
             if pipe is not None and not pipe.strip():
                 raise UsageError("bcast: --pipe needs a command")
-            return cmd.Bcast(found.one("PATH"), found.optional("NAME"), nodes, to, algorithm, pipe, timeout)
+            given = found.one("PATH"), found.optional("NAME")
+            return cmd.Bcast(*given, nodes, to, algorithm, pipe, timeout, dry_run)
         case "gather":
             path, nodes = found.one("PATH"), found.optional("--nodes")
             _check_absolute("gather: PATH", path)
@@ -138,9 +143,9 @@ def _build(name: str, found: _Arguments) -> cmd.Command:
             return cmd.Scatter(found.one("SOURCE"), found.one("PATH"), found.optional("--nodes"))
         case "get":
             force, append = found.flag("--force"), found.flag("--append")
-            return cmd.Get(found.one("NAME"), found.optional("LOCAL"), force, append)
+            return cmd.Get(found.one("NAME"), found.optional("LOCAL"), force, append, dry_run)
         case "mget":
-            return cmd.MGet(found.several("PATTERN"), found.flag("--force"))
+            return cmd.MGet(found.several("PATTERN"), found.flag("--force"), dry_run)
         case "cat":
             return cmd.Cat(found.one("NAME"))
         case "read":

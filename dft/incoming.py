@@ -7,32 +7,48 @@ publishing, or discarding, what is still in ``incoming`` (rank 0 says which: its
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 
 from dft import staging
 from dft.chunk_io import ChunkWriter, copy_chunk
 from dft.contents import Contents, claimed_chunks, store_error
-from dft.errors import ProtocolError
+from dft.errors import DftError, ProtocolError
+from dft.leftovers import Leftovers
 from dft.manifest import read_manifest, with_digests, write_manifest
 from dft.model import FileEntry, Layout
 from dft.names import shown
+from dft.plans import WORTH_KEEPING, write_plan
 
 
 class Stage:
     """What one transfer has brought to a store so far."""
 
-    def __init__(self, contents: Contents, transfer: int) -> None:
+    def __init__(self, contents: Contents, transfer: int, leftovers: Leftovers) -> None:
         self._contents = contents
         self._transfer = transfer
+        self._leftovers = leftovers
         self._root = contents.path(b"incoming", b"%016x" % transfer)
         self._parts = 0
+        self._plans = 0
+        # What was claimed of earlier transfers: by file id, the entry with digests as found on the disk.
+        self._claimed: dict[int, FileEntry] = {}
 
     def writer(self, layout: Layout) -> ChunkWriter:
         """Make the sink for one stream of this transfer."""
         try:
-            files = _IncomingFiles(self._root, layout)
+            files = _IncomingFiles(self._root, layout, self._claimed)
+            if layout.payload_size >= WORTH_KEEPING:
+                self._plan(layout)
         except OSError as problem:
             raise store_error(problem, self._contents.root) from problem
-        return ChunkWriter(layout, files, lambda problem, file: store_error(problem, self._contents.root))
+        return ChunkWriter(layout, files, self._as_error, self._leftovers.drop)
+
+    def _as_error(self, problem: OSError, file: int = 0) -> DftError:
+        return store_error(problem, self._contents.root)
+
+    def _plan(self, layout: Layout) -> None:
+        self._plans += 1
+        write_plan(os.path.join(self._root, b"plan-%d" % self._plans), layout.packed)
 
     def path_of(self, layout: Layout, file: int) -> bytes:
         """Return where a stream of ``layout`` writes the bytes of file number ``file``."""
@@ -43,12 +59,53 @@ class Stage:
 
     def seal(self, writer: ChunkWriter) -> None:
         """Write the manifest of a stream that was taken in whole; after this it survives the process."""
-        layout = with_digests(writer.layout, writer.digests)
+        self._seal(with_digests(writer.layout, writer.digests))
+
+    def _seal(self, layout: Layout) -> None:
         self._parts += 1
         try:
             write_manifest(os.path.join(self._root, b"manifest-%d" % self._parts), layout)
         except OSError as problem:
-            raise store_error(problem, self._contents.root) from problem
+            raise self._as_error(problem) from problem
+
+    def take_over(self, found: Layout, layout: Layout) -> None:
+        """Move here what interrupted transfers left of files of ``layout``; found: as ``find`` says it."""
+        try:
+            os.makedirs(self._root, mode=0o700, exist_ok=True)
+            if found.files:
+                self._plan(found)
+            self._leftovers.move(found, layout, self._root)
+        except OSError as problem:
+            raise self._as_error(problem) from problem
+        self._claimed.update((entry.file_id, entry) for entry in found.files)
+
+    def keep(self, layout: Layout) -> None:
+        """Make chunks that were claimed a part of this transfer; files of which none is, are dropped.
+
+        layout: the chunks to keep, with the digests of their source.  Raises ProtocolError where one is
+        not what was found.
+        """
+        kept = {layout.files[run.file].file_id for run in layout.runs if run.count}
+        for run in layout.runs:
+            entry = layout.files[run.file]
+            claimed = self._claimed.get(entry.file_id)
+            for chunk in range(run.first, run.first + run.count):
+                if claimed is None or claimed.digest(chunk) != entry.digest(chunk):
+                    raise ProtocolError(f"chunk {chunk} of {shown(entry.name)} is not here")
+        try:
+            for file_id in self._claimed.keys() - kept:
+                path = os.path.join(self._root, b"objects", b"%016x" % file_id)
+                if os.path.lexists(path):
+                    os.unlink(path)
+                del self._claimed[file_id]
+            for file_id in kept:
+                # Zeros at its end may not have come yet, and are there to be read all the same.
+                path = os.path.join(self._root, b"objects", b"%016x" % file_id)
+                os.truncate(path, self._claimed[file_id].size)
+        except OSError as problem:
+            raise self._as_error(problem) from problem
+        if kept:
+            self._seal(layout)
 
     def settle(self, layout: Layout) -> None:
         """Take one file, which came in blocks under provisional entries, for what ``layout`` says it is.
@@ -156,8 +213,9 @@ class _IncomingFiles:
     Nothing that is published is written to: what comes may turn out to be damaged.
     """
 
-    def __init__(self, root: bytes, layout: Layout) -> None:
+    def __init__(self, root: bytes, layout: Layout, claimed: Container[int]) -> None:
         self._layout = layout
+        self._claimed = claimed
         self._objects = os.path.join(root, b"objects")
         paths = [entry.name for entry in layout.files]
         self._tree = staging.StagedTree(os.path.join(root, b"tree"), layout, paths, read_only=True)
@@ -166,8 +224,11 @@ class _IncomingFiles:
         if file not in self._tree.in_parts:
             return self._tree.open(file)
         os.makedirs(self._objects, exist_ok=True)
-        path = os.path.join(self._objects, b"%016x" % self._layout.files[file].file_id)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), True
+        file_id = self._layout.files[file].file_id
+        path = os.path.join(self._objects, b"%016x" % file_id)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        # In what an earlier transfer left there may be anything where a chunk is missing.
+        return descriptor, file_id not in self._claimed
 
     def close(self, file: int, descriptor: int) -> None:
         if file in self._tree.in_parts:

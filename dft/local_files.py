@@ -1,17 +1,16 @@
-"""Files outside any store: walking a tree to publish, reading it, and placing what was retrieved.
+"""Files outside any store: walking a tree to publish, and reading it.
 
-Used by rank 0 for the person's files and by a data server for ``put --from`` and ``bcast --to``.
+Used by rank 0 for the person's files and by a data server for ``put --from``.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dft import staging
-from dft.chunk_io import ChunkReader, ChunkWriter
+from dft.chunk_io import ChunkReader
 from dft.errors import DftError, LocalFileError
 from dft.model import KIND_DIRECTORY, KIND_FILE, FileEntry, Layout
 from dft.names import MAX_NAME, check_name, shown
@@ -96,6 +95,12 @@ class LocalTree:
         self.entries.append(FileEntry(1, name, kind, size, mode, info.st_mtime_ns, chunk_size))
         self.paths.append(path)
 
+    def extend(self, other: LocalTree) -> None:
+        """Add all of another tree."""
+        self.entries += other.entries
+        self.paths += other.paths
+        self.skipped += other.skipped
+
     def number(self, copies: int = 1) -> None:
         """Give every entry an id of its own, and the number of replicas that are wanted of it."""
         ids = new_file_ids(len(self.entries))
@@ -171,101 +176,3 @@ def new_local_file(target: bytes, force: bool) -> Iterator[bytes]:
     finally:
         if os.path.lexists(temporary):
             os.unlink(temporary)
-
-
-class LocalPlacement:
-    """A directory of the user's that is about to receive files, all of them or none.
-
-    They take shape in a hidden directory inside it and are moved by rename at the end.
-    """
-
-    def __init__(self, directory: bytes, entries: list[FileEntry], paths: list[bytes]) -> None:
-        """paths: where each entry goes, relative to ``directory``, which must exist."""
-        self._directory = directory
-        self._entries = entries
-        self._paths = paths
-        self._stage = os.path.join(directory, b".dft-" + os.urandom(8).hex().encode())
-        self._trees: list[staging.StagedTree] = []
-
-    def check_free(self, force: bool) -> None:
-        """Raise LocalFileError where something is in the way that must not, or cannot, be replaced."""
-        if not os.access(self._directory or b".", os.W_OK | os.X_OK):
-            raise LocalFileError(f"cannot write to the directory {shown(self._directory or b'.')}")
-        free: set[bytes] = set()
-        for entry, path in zip(self._entries, self._paths, strict=True):
-            parent = os.path.dirname(path)
-            if parent in free:
-                free.add(path)
-                continue
-            target = os.path.join(self._directory, path)
-            if not os.path.lexists(target):
-                free.add(path)
-            elif entry.kind == KIND_DIRECTORY:
-                if not os.path.isdir(target):
-                    raise LocalFileError(f"{shown(target)} is there already and is not a directory")
-            elif os.path.isdir(target):
-                raise LocalFileError(f"{shown(target)} is a directory: a file cannot take its place")
-            elif not force:
-                raise LocalFileError(f"{shown(target)} is there already: -f overwrites it")
-
-    def writer(self, layout: Layout, numbers: list[int], fresh: bool) -> ChunkWriter:
-        """Make a sink for one stream.
-
-        numbers: for each file of the layout its number among the entries.  fresh: False once chunks of
-        these files may have been written before.
-        """
-        paths = [self._paths[number] for number in numbers]
-        try:
-            tree = staging.StagedTree(self._stage, layout, paths, read_only=False)
-        except OSError as problem:
-            raise local_error(problem, self._stage, "create") from problem
-        tree.fresh = fresh
-        self._trees.append(tree)
-        return ChunkWriter(layout, tree, self._as_error(paths))
-
-    def _as_error(self, paths: list[bytes]) -> Callable[[OSError, int], DftError]:
-        return lambda problem, file: local_error(problem, os.path.join(self._directory, paths[file]), "write")
-
-    def place(self) -> None:
-        """Move everything to its place; then give directories their mode and time."""
-        try:
-            for tree in self._trees:
-                tree.finish_parts()
-            if os.path.isdir(self._stage):
-                staging.merge(self._stage, self._directory)
-            for entry, path in sorted(
-                zip(self._entries, self._paths, strict=True), key=lambda pair: -len(pair[1])
-            ):
-                if entry.kind == KIND_DIRECTORY:
-                    target = os.path.join(self._directory, path)
-                    os.makedirs(target, exist_ok=True)
-                    os.chmod(target, entry.mode)
-                    os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
-        except OSError as problem:
-            raise local_error(problem, problem.filename or self._directory, "write") from problem
-        finally:
-            self.discard()
-
-    def append_to(self, target: bytes) -> None:
-        """Add the one staged file's bytes to the end of ``target``; on an error it is as it was."""
-        staged = os.path.join(self._stage, self._paths[0])
-        try:
-            with open(target, "ab") as out:
-                before = os.fstat(out.fileno()).st_size
-                try:
-                    if os.path.exists(staged):
-                        with open(staged, "rb") as source:
-                            while data := source.read(1 << 20):
-                                out.write(data)
-                        out.flush()
-                except OSError:
-                    os.ftruncate(out.fileno(), before)
-                    raise
-        except OSError as problem:
-            raise local_error(problem, target, "append to") from problem
-        finally:
-            self.discard()
-
-    def discard(self) -> None:
-        """Remove what was staged, as if nothing had been asked."""
-        staging.remove_tree(self._stage)

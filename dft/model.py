@@ -167,7 +167,9 @@ class Layout:
                 raise ProtocolError("a layout is malformed: it is cut short or too long")
         elif form != b"\0":
             raise ProtocolError(f"a layout is malformed: form {form!r}")
-        return cls.from_rows(rows)
+        layout = cls.from_rows(rows)
+        layout.__dict__["packed"] = packed  # what was made once need not be made again
+        return layout
 
     def run_length(self, run: ChunkRun) -> int:
         """Bytes of one run."""
@@ -221,6 +223,20 @@ class Layout:
 def whole_files(files: list[FileEntry]) -> Layout:
     """Lay out all chunks of all files, in order."""
     return Layout(files, [ChunkRun(i, 0, entry.chunk_count) for i, entry in enumerate(files)])
+
+
+def lay_out(entries: list[FileEntry], chunks: list[tuple[int, int]]) -> tuple[list[int], Layout]:
+    """Lay out ascending (number of an entry, chunk) pairs; chunk -1 stands for an entry without chunks.
+
+    Returns also the entries' numbers by those of the layout's files.
+    """
+    by_file: dict[int, list[int]] = {}
+    for number, chunk in chunks:
+        by_file.setdefault(number, []).append(chunk)
+    runs: list[ChunkRun] = []
+    for place, wanted in enumerate(by_file.values()):
+        runs += runs_of(place, wanted) if wanted != [-1] else [ChunkRun(place, 0, 0)]
+    return list(by_file), Layout([entries[number] for number in by_file], runs)
 
 
 def runs_of(file: int, chunks: list[int]) -> list[ChunkRun]:

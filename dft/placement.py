@@ -33,25 +33,29 @@ def choose_nodes(sizes: Sequence[int], free: Sequence[int], rng: random.Random) 
     return chosen
 
 
-def spread(sizes: Sequence[int], free: Sequence[int], rng: random.Random) -> list[int]:
+def spread(
+    sizes: Sequence[int], free: Sequence[int], rng: random.Random, taken: Sequence[int] = ()
+) -> list[int]:
     """Spread chunks over nodes at random so that the nodes' bytes stay balanced.
 
-    sizes: bytes of each chunk.  free: bytes free on each node.  Returns an index into ``free`` for each
+    sizes: bytes of each chunk.  free: bytes free on each node.  taken: bytes that each has already of what
+    is to be balanced, if any has.  Returns an index into ``free`` for each
     chunk: always one of the nodes that have got the fewest bytes so far, chosen at random, and never one
     that it would overfill.  No two nodes differ by more than the largest chunk while both have space.
     Raises StoreFull when a chunk fits nowhere.
     """
-    heap = [(0, rng.random(), node) for node in range(len(free))]
+    before = taken or [0] * len(free)
+    heap = [(before[node], rng.random(), node) for node in range(len(free))]
     heapq.heapify(heap)
     chosen = []
     for size in sizes:
         too_full = []
-        while heap and heap[0][0] + size > free[heap[0][2]]:
+        while heap and heap[0][0] - before[heap[0][2]] + size > free[heap[0][2]]:
             too_full.append(heapq.heappop(heap))
         if not heap:
             raise StoreFull(f"the nodes have no space left for {sum(sizes)} bytes")
-        taken, _, node = heap[0]
-        heapq.heapreplace(heap, (taken + size, rng.random(), node))
+        has, _, node = heap[0]
+        heapq.heapreplace(heap, (has + size, rng.random(), node))
         chosen.append(node)
         for item in too_full:
             heapq.heappush(heap, item)

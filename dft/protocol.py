@@ -62,6 +62,10 @@ _KINDS: dict[int, type[Message]] = dict(
             requests.Settle,
             requests.Pipe,
             answers.Piped,
+            requests.Suspend,
+            requests.Claim,
+            requests.Keep,
+            answers.Claimed,
         ),
         start=1,
     )

@@ -19,10 +19,23 @@ from dft.local_files import LocalTree
 from dft.model import KIND_DIRECTORY, FileEntry
 from dft.names import is_pattern, parse_name, shown
 from dft.piping import PipedCommands
-from dft.publishing import publish, publish_from_node, same_files
-from dft.replication import diffuse_published, replicate
+from dft.publishing import already_published, publish, publish_from_node, same_files, scan
+from dft.replication import replicate
+from dft.spreading import diffuse_published
 from dft.streaming import Publication
-from dft.transfer_reports import in_order, published, transferred, wanted_copies
+from dft.transfer_reports import (
+    holders,
+    in_order,
+    planned,
+    published,
+    reused_bytes,
+    transferred,
+    wanted_copies,
+)
+from dft.upload import Movement
+
+#: Said when a command finds its work done.
+DONE_BEFORE = "published already with the same size and time: nothing was sent"
 
 T = TypeVar("T")
 
@@ -36,8 +49,7 @@ async def put(cluster: Cluster, command: cmd.Put) -> replies.Reply:
     if command.local == STANDARD_INPUT:
         return await _from_input(cluster, command, started)
     path = _one_local(command.local)
-    name = name_for(path, command.name)
-    return await _publish(cluster, [(path, name)], command.node, False, started, command.copies)
+    return await _publish(cluster, [(path, name_for(path, command.name))], command)
 
 
 async def _from_input(cluster: Cluster, command: cmd.Put, started: float) -> replies.Reply:
@@ -48,6 +60,8 @@ async def _from_input(cluster: Cluster, command: cmd.Put, started: float) -> rep
             "put -: standard input has this session's commands: give them by -c or in a file, as in "
             "dft -c 'put - NAME'"
         )
+    if command.dry_run:
+        raise UsageError("put -: what comes from standard input cannot be told before: no --dry-run")
     if name is None or name.endswith("/"):
         raise UsageError("put -: give a NAME: standard input has none")
     copies = wanted_copies(cluster, command.copies)
@@ -64,37 +78,84 @@ async def put_from(cluster: Cluster, command: cmd.PutFrom) -> replies.Reply:
     path = os.fsencode(os.path.normpath(command.path))
     name = name_for(path, command.name)
     copies = wanted_copies(cluster, command.copies)
-    tree = await publish_from_node(cluster, node, path, name, copies)
-    nodes = [node, *await further_copies(cluster, [name], copies)]
-    return transferred(
-        "published", name, tree.entries, started, in_order(cluster, nodes), skipped=tuple(tree.skipped)
-    )
+    tree = await scan(cluster, node, path, name)
+    nodes, notes = [node], []
+    if already_published(cluster, tree.entries):
+        notes.append(DONE_BEFORE)
+        nodes = _holders_of(cluster, [name], command)
+    elif command.dry_run:
+        tree.number()
+        cluster.catalog.check_free(tree.entries)
+        notes.append(f"all of it lies on {node.name} and stays there")
+    else:
+        await publish_from_node(cluster, node, tree, path, name, copies)
+    skipped = tuple(tree.skipped)
+    if command.dry_run:
+        notes += _copies_note(copies)
+        return planned(cluster, "publish", name, tree.entries, Movement(), skipped, tuple(notes))
+    nodes = in_order(cluster, nodes + await further_copies(cluster, [name], copies))
+    return transferred("published", name, tree.entries, started, nodes, skipped=skipped, notes=tuple(notes))
 
 
 async def mput(cluster: Cluster, command: cmd.MPut) -> replies.Reply:
     """Publish several local paths."""
-    started = time.monotonic()
-    pairs = [(path, name_for(path, None)) for path in _local_paths(command.paths)]
-    return await _publish(cluster, pairs, command.node, False, started, command.copies)
+    return await _publish(
+        cluster, [(path, name_for(path, None)) for path in _local_paths(command.paths)], command
+    )
 
 
 async def _publish(
-    cluster: Cluster,
-    pairs: list[tuple[bytes, bytes]],
-    node_name: str | None,
-    diffuse: bool,
-    started: float,
-    copies: int | None,
+    cluster: Cluster, pairs: list[tuple[bytes, bytes]], command: cmd.Put | cmd.MPut
 ) -> replies.Reply:
-    wanted = wanted_copies(cluster, copies)
-    node = cluster.node(node_name) if node_name else None
-    tree = _local_tree(cluster, pairs)
-    nodes = await publish(cluster, tree, node, diffuse, wanted)
-    nodes += await further_copies(cluster, [name for _, name in pairs], wanted)
+    """Publish local paths under names; those that are published already with the same contents are done."""
+    started = time.monotonic()
+    copies = wanted_copies(cluster, command.copies)
+    node = cluster.node(command.node) if command.node else None
+    new, old, old_names = LocalTree(), LocalTree(), []
+    for path, name in pairs:
+        tree = _local_tree(cluster, [(path, name)])
+        if already_published(cluster, tree.entries):
+            old.extend(tree)
+            old_names.append(name)
+        else:
+            new.extend(tree)
+    movement, nodes, notes = Movement(), list[Node](), list[str]()
+    if new.entries or not old.entries:
+        movement = await publish(cluster, new, node, False, copies, command.dry_run)
+        nodes += [n for n in cluster.nodes if n.rank in movement.shares]
+    if old.entries:
+        nodes += _holders_of(cluster, old_names, command)
+        notes.append((f"{len(old.entries)} of these are " if new.entries else "") + DONE_BEFORE)
     name = pairs[0][1] if len(pairs) == 1 else b""
+    entries, skipped = new.entries + old.entries, tuple(new.skipped + old.skipped)
+    if command.dry_run:
+        notes += _copies_note(copies)
+        return planned(cluster, "publish", name, entries, movement, skipped, tuple(notes))
+    nodes += await further_copies(cluster, [name for _, name in pairs], copies)
     return transferred(
-        "published", name, tree.entries, started, in_order(cluster, nodes), skipped=tuple(tree.skipped)
+        "published",
+        name,
+        entries,
+        started,
+        in_order(cluster, nodes),
+        skipped=skipped,
+        notes=tuple(notes),
+        reused=reused_bytes(cluster, movement),
     )
+
+
+def _holders_of(
+    cluster: Cluster, names: list[bytes], command: cmd.Put | cmd.PutFrom | cmd.MPut
+) -> list[Node]:
+    """Return who holds what is published already; where so many are asked for now, more copies are wanted."""
+    entries = [entry for name in names for entry in cluster.catalog.tree(name)]
+    if command.copies is not None and not command.dry_run:
+        cluster.catalog.want_copies((entry.file_id for entry in entries), command.copies)
+    return holders(cluster, entries)
+
+
+def _copies_note(copies: int) -> list[str]:
+    return [f"{copies - 1} further replicas would follow, from node to node"] if copies > 1 else []
 
 
 async def further_copies(cluster: Cluster, names: list[bytes], copies: int) -> list[Node]:
@@ -137,19 +198,26 @@ async def diffuse(cluster: Cluster, command: cmd.Diffuse) -> replies.Reply:
             old += published(cluster, text, local_too=True)
     copies = wanted_copies(cluster, command.copies)
     tree = _local_tree(cluster, new)
-    nodes = []
+    movement = Movement()
     if new:
-        nodes += await publish(cluster, tree, None, True, copies)
+        movement = await publish(cluster, tree, None, True, copies, command.dry_run)
     if old:
-        nodes += await diffuse_published(cluster, old)
+        movement.add(await diffuse_published(cluster, old, command.dry_run))
+    entries = tree.entries + old
+    name = entries[0].name if len(command.paths) == 1 else b""
+    skipped = tuple(tree.skipped)
+    if command.dry_run:
+        notes = tuple(_copies_note(copies))
+        return planned(cluster, "diffuse", name, entries, movement, skipped, notes)
+    nodes = [node for node in cluster.nodes if node.rank in movement.shares]
+    if old:
         cluster.catalog.want_copies((entry.file_id for entry in old), copies)
     nodes += await further_copies(
         cluster, [*(name for _, name in new), *(entry.name for entry in old)], copies
     )
-    entries = tree.entries + old
-    name = entries[0].name if len(command.paths) == 1 else b""
+    reused = reused_bytes(cluster, movement)
     return transferred(
-        "diffused", name, entries, started, in_order(cluster, nodes), skipped=tuple(tree.skipped)
+        "diffused", name, entries, started, in_order(cluster, nodes), skipped=skipped, reused=reused
     )
 
 
@@ -167,20 +235,23 @@ async def bcast(cluster: Cluster, command: cmd.Bcast) -> replies.Reply:
         if not entries:
             tree = _local_tree(cluster, [(path, name)])
             piped = _start_commands(cluster, nodes, tree.entries, command)
-            outcome = await _or_abandon(piped, broadcast_new(cluster, tree, nodes, command.algorithm))
+            work = broadcast_new(cluster, tree, nodes, command.algorithm, command.dry_run)
+            outcome = await _or_abandon(piped, work)
             entries, skipped = tree.entries, tuple(tree.skipped)
         else:
             piped = _start_commands(cluster, nodes, entries, command)
-            outcome = await _or_abandon(
-                piped, broadcast_published(cluster, entries, nodes, command.algorithm)
-            )
+            work = broadcast_published(cluster, entries, nodes, command.algorithm, command.dry_run)
+            outcome = await _or_abandon(piped, work)
     else:
         if command.name is not None:
             raise LocalFileError(f"cannot read {command.path}: there is no such local file to publish")
         entries = published(cluster, command.path, local_too=True)
         name = parse_name(command.path)
         piped = _start_commands(cluster, nodes, entries, command)
-        outcome = await _or_abandon(piped, broadcast_published(cluster, entries, nodes, command.algorithm))
+        work = broadcast_published(cluster, entries, nodes, command.algorithm, command.dry_run)
+        outcome = await _or_abandon(piped, work)
+    if command.dry_run:
+        return planned(cluster, "broadcast", name, entries, outcome.movement, skipped)
     if command.to is not None:
         to = os.fsencode(command.to)
         await _or_abandon(piped, place_on_nodes(cluster, entries, name, to, nodes, outcome))
@@ -190,7 +261,15 @@ async def bcast(cluster: Cluster, command: cmd.Bcast) -> replies.Reply:
     failed = [(node.name, failures[node.rank]) for node in nodes if node.rank in failures]
     seconds = {node.name: outcome.seconds[node.rank] for node in able if node.rank in outcome.seconds}
     reply = transferred(
-        "broadcast", name, entries, started, able, skipped=skipped, failed=failed, node_seconds=seconds
+        "broadcast",
+        name,
+        entries,
+        started,
+        able,
+        skipped=skipped,
+        failed=failed,
+        node_seconds=seconds,
+        reused=reused_bytes(cluster, outcome.movement),
     )
     return msgspec.structs.replace(reply, exit_codes=codes)
 
@@ -203,6 +282,8 @@ def _start_commands(
         return None
     if len(entries) != 1 or entries[0].kind == KIND_DIRECTORY:
         raise UsageError("bcast --pipe takes one file: pack a directory by tar")
+    if command.dry_run:
+        return None
     return PipedCommands(cluster, nodes, entries[0], command.pipe, command.timeout)
 
 

@@ -1,8 +1,7 @@
 """Publishing: put, mput, diffuse and put --from.
 
-All are one operation with different placements: streams of chunks go to nodes, which stage them; then
-the catalog takes everything in one transaction; then the nodes make it visible.  A failure before the
-transaction leaves no trace; a crash after it is mended at the next session's start.
+All are one operation with different placements: streams of chunks go to nodes, which stage them; see
+``upload`` for how that becomes a publication.  What an interrupted transfer has staged is not sent again.
 """
 
 from __future__ import annotations
@@ -10,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
 from dft import answers, requests
-from dft.cluster import Cluster, Node, error_of, first_cause, uninterrupted
-from dft.errors import DftError, ProtocolError
-from dft.holdings import Holding
+from dft.cluster import Cluster, Node, first_cause
+from dft.errors import ProtocolError
 from dft.local_files import LocalTree, local_reader
-from dft.manifest import entry_with
 from dft.model import DIGEST_SIZE, KIND_DIRECTORY, ChunkRun, FileEntry, Layout, runs_of, whole_files
 from dft.names import shown
 from dft.placement import choose_nodes, spread
 from dft.progress import Task
-from dft.streams import Stop, send_stream
+from dft.streams import send_stream
+from dft.upload import Movement, Staged, Upload
 
 #: Files whose layouts travel in one message: bounds the memory for trees of millions of files.
 BATCH_FILES = 16384
@@ -32,72 +28,6 @@ Placement = dict[int, list[int]]
 
 #: What each node takes of a batch: the numbers of its files there, and their runs as its layout has them.
 Shares = dict[int, tuple[list[int], list[ChunkRun]]]
-
-
-class Upload(msgspec.Struct):
-    """Entries under way into the catalog, with their digests and holders as they become known."""
-
-    cluster: Cluster
-    transfer: int
-    stop: Stop
-    entries: list[FileEntry] = msgspec.field(default_factory=list)
-    holdings: list[Holding] = msgspec.field(default_factory=list)
-
-    @classmethod
-    def begin(cls, cluster: Cluster) -> Upload:
-        """Start a transfer."""
-        return cls(cluster, *cluster.new_transfer())
-
-    def add(self, layout: Layout, files: list[int], digests: bytes, entries: list[FileEntry]) -> None:
-        """Fill the digests that a stream brought into ``entries``; ``files`` are the layout's there."""
-        position = 0
-        for run in layout.runs:
-            number, length = files[run.file], run.count * DIGEST_SIZE
-            entry = entries[number]
-            if length and run.count == entry.chunk_count:
-                entries[number] = entry_with(entry, digests[position : position + length])
-                position += length
-            elif length:
-                made = bytearray(entry.digests or bytes(entry.chunk_count * DIGEST_SIZE))
-                start = run.first * DIGEST_SIZE
-                made[start : start + length] = digests[position : position + length]
-                entries[number] = entry_with(entry, bytes(made))
-                position += length
-
-    def hold(self, layout: Layout, nodes: list[Node]) -> None:
-        """Note that ``nodes`` hold what the layout carries."""
-        holders = frozenset(node.number for node in nodes)
-        for run in layout.runs:
-            self.holdings.append(Holding(layout.files[run.file].file_id, run.first, run.count, holders))
-
-    async def commit(self, nodes: list[Node], new: bool = True) -> None:
-        """Enter everything into the catalog, then have the nodes make it visible.
-
-        new: whether the entries are new, or only further replicas of published ones.
-        """
-        catalog = self.cluster.catalog
-        try:
-            if new:
-                catalog.publish(self.transfer, self.entries, self.holdings)
-                self.cluster.on_published()
-            else:
-                catalog.add_holdings(self.transfer, self.holdings)
-        except DftError:
-            await self.give_up()
-            raise
-        tasks = self.cluster.call_all(nodes, requests.Publish, self.transfer)
-        await uninterrupted(tasks)
-        self.cluster.end_transfer(self.transfer)
-        problem = first_cause(map(error_of, tasks))
-        if problem is not None:
-            raise problem
-        catalog.forget_transfers([self.transfer])
-
-    async def give_up(self) -> None:
-        """Have every node forget what this transfer staged."""
-        tasks = self.cluster.call_all(self.cluster.nodes, requests.Discard, self.transfer)
-        await uninterrupted(tasks)
-        self.cluster.end_transfer(self.transfer)
 
 
 def same_files(some: list[FileEntry], others: list[FileEntry]) -> bool:
@@ -116,100 +46,185 @@ def batches(tree: LocalTree) -> Iterator[tuple[list[FileEntry], list[bytes]]]:
         yield tree.entries[start:end], tree.paths[start:end]
 
 
-def _one_node_each(cluster: Cluster, entries: list[FileEntry], node: Node | None) -> Shares:
-    """Place every file on one node: the one given, or a random one, weighted by free space."""
+def _one_node_each(
+    cluster: Cluster, entries: list[FileEntry], node: Node | None, staged: Staged
+) -> tuple[Shares, Staged]:
+    """Place every file on one node: the one given, or where much of it is staged, or a random one.
+
+    At random means weighted by free space.  Returns also which of the staged chunks are used.
+    """
     if node is not None:
         chosen = [cluster.nodes.index(node)] * len(entries)
     else:
         free = [n.free for n in cluster.nodes]
         chosen = choose_nodes([entry.size for entry in entries], free, cluster.rng)
-    shares: Shares = {place: ([], []) for place in set(chosen)}
-    for number, (place, entry) in enumerate(zip(chosen, entries, strict=True)):
-        numbers, runs = shares[place]
-        runs.append(ChunkRun(len(numbers), 0, entry.chunk_count))
-        numbers.append(number)
-    return shares
-
-
-def _chunks_apart(cluster: Cluster, entries: list[FileEntry]) -> Shares:
-    """Place the chunks of all files as ``spread_chunks`` does."""
+        most: dict[int, int] = {}
+        for place, n in enumerate(cluster.nodes):
+            for number, chunks in staged.get(n.rank, {}).items():
+                if len(chunks) > most.get(number, 0):
+                    most[number], chosen[number] = len(chunks), place
     shares: Shares = {}
-    for number, placement in enumerate(spread_chunks(cluster, entries)):
+    used: Staged = {}
+    for number, (place, entry) in enumerate(zip(chosen, entries, strict=True)):
+        here = staged.get(rank := cluster.nodes[place].rank, {}).get(number)
+        if here:
+            used.setdefault(rank, {})[number] = here
+            missing = sorted(set(range(entry.chunk_count)) - set(here))
+            if not missing:
+                continue
+        numbers, runs = shares.setdefault(place, ([], []))
+        runs += runs_of(len(numbers), missing) if here else [ChunkRun(len(numbers), 0, entry.chunk_count)]
+        numbers.append(number)
+    return shares, used
+
+
+def _chunks_apart(cluster: Cluster, entries: list[FileEntry], staged: Staged) -> tuple[Shares, Staged]:
+    """Place each chunk where it is staged, the others at random and in balance over all nodes."""
+    places = {node.rank: place for place, node in enumerate(cluster.nodes)}
+    there = [[-1] * entry.chunk_count for entry in entries]
+    used: Staged = {}
+    for rank, files in staged.items():
+        for number, chunks in files.items():
+            for chunk in chunks:
+                if there[number][chunk] < 0:
+                    there[number][chunk] = places[rank]
+                    used.setdefault(rank, {}).setdefault(number, []).append(chunk)
+    shares: Shares = {}
+    for number, placement in enumerate(spread_chunks(cluster, entries, there)):
         for place, chunks in placement.items():
             numbers, runs = shares.setdefault(place, ([], []))
             runs += runs_of(len(numbers), chunks) or [ChunkRun(len(numbers), 0, 0)]
             numbers.append(number)
-    return shares
+    return shares, used
 
 
-def spread_chunks(cluster: Cluster, entries: list[FileEntry]) -> list[Placement]:
-    """Place the chunks of all files at random and in balance over all nodes: for each file, by node."""
+def spread_chunks(cluster: Cluster, entries: list[FileEntry], there: list[list[int]]) -> list[Placement]:
+    """Place chunks of all files at random and so that what the nodes have of them is in balance.
+
+    there: for each chunk of each file the place of the node that has it already, or -1.
+    """
     free = [node.free for node in cluster.nodes]
-    sizes = [entry.chunk_length(i) for entry in entries for i in range(entry.chunk_count)]
-    chosen = iter(spread(sizes, free, cluster.rng))
+    taken = [0] * len(free)
+    sizes = []
+    for entry, places in zip(entries, there, strict=True):
+        for chunk, place in enumerate(places):
+            if place < 0:
+                sizes.append(entry.chunk_length(chunk))
+            else:
+                taken[place] += entry.chunk_length(chunk)
+    chosen = iter(spread(sizes, free, cluster.rng, taken))
     placements: list[Placement] = []
-    for entry in entries:
+    for places in there:
         placement: Placement = {}
-        for chunk in range(entry.chunk_count):
-            placement.setdefault(next(chosen), []).append(chunk)
-        placements.append(placement or {cluster.rng.randrange(len(cluster.nodes)): []})
+        for chunk, place in enumerate(places):
+            if place < 0:
+                placement.setdefault(next(chosen), []).append(chunk)
+        if not places:
+            placement[cluster.rng.randrange(len(cluster.nodes))] = []
+        placements.append(placement)
     return placements
 
 
+def already_published(cluster: Cluster, entries: list[FileEntry]) -> bool:
+    """Whether all of a tree is published under the same names, with the same sizes and times."""
+    if not entries:
+        return False
+    found = {entry.name: entry for entry in cluster.catalog.tree(entries[0].name)}
+    return all(
+        (other := found.get(entry.name)) is not None
+        and other.kind == entry.kind
+        and (entry.kind == KIND_DIRECTORY or (other.size, other.mtime_ns) == (entry.size, entry.mtime_ns))
+        for entry in entries
+    )
+
+
 async def publish(
-    cluster: Cluster, tree: LocalTree, node: Node | None, diffuse: bool, copies: int = 1
-) -> list[Node]:
-    """Publish a tree of rank 0's files; return the nodes that took part of it.
+    cluster: Cluster,
+    tree: LocalTree,
+    node: Node | None,
+    diffuse: bool,
+    copies: int = 1,
+    dry_run: bool = False,
+) -> Movement:
+    """Publish a tree of rank 0's files; return what moved to the nodes that took part of it.
 
     node: where all of it goes; None: each file on a random node.  diffuse: spread the chunks instead.
-    copies: how many replicas are wanted; this is the first.
-    Raises NameTaken before anything is sent, and whatever goes wrong later with nothing published.
+    copies: how many replicas are wanted; this is the first.  dry_run: only say what would move.  Raises
+    NameTaken before anything is sent, and whatever goes wrong later with nothing published.
     """
     tree.number(copies)
     cluster.catalog.check_free(tree.entries)
-    cluster.meter.expect(sum(entry.size for entry in tree.entries))
+    if not dry_run:
+        cluster.meter.expect(sum(entry.size for entry in tree.entries))
     upload = Upload.begin(cluster)
-    used: set[int] = set()
     try:
         for entries, paths in batches(tree):
-            shares = _chunks_apart(cluster, entries) if diffuse else _one_node_each(cluster, entries, node)
-            used.update(shares)
-            await _send_batch(upload, entries, paths, shares)
-    except BaseException:
-        await upload.give_up()
+            staged = await upload.find_staged(entries, paths, move=not dry_run)
+            if diffuse:
+                shares, kept = _chunks_apart(cluster, entries, staged)
+            else:
+                shares, kept = _one_node_each(cluster, entries, node, staged)
+            layouts = {
+                cluster.nodes[place].rank: (Layout([entries[number] for number in numbers], runs), numbers)
+                for place, (numbers, runs) in shares.items()
+            }
+            for n in cluster.nodes:
+                if n.rank in layouts:
+                    upload.movement.moves(n, layouts[n.rank][0])
+            if dry_run:
+                upload.count_reused(kept, entries)
+            else:
+                await _send_batch(upload, entries, paths, layouts, kept)
+        if dry_run:
+            await upload.end_dry_run()
+            return upload.movement
+    except BaseException as problem:
+        await upload.give_up(problem)
         raise
-    nodes = [cluster.nodes[i] for i in sorted(used)]
-    await upload.commit(nodes)
-    return nodes
+    await upload.commit([n for n in cluster.nodes if n.rank in upload.movement.shares])
+    return upload.movement
 
 
-async def _send_batch(upload: Upload, entries: list[FileEntry], paths: list[bytes], shares: Shares) -> None:
-    """Send a batch of files to the nodes where their chunks are placed, and wait until all is staged."""
+async def _send_batch(
+    upload: Upload,
+    entries: list[FileEntry],
+    paths: list[bytes],
+    layouts: dict[int, tuple[Layout, list[int]]],
+    kept: Staged,
+) -> None:
+    """Send a batch of files to the nodes where their chunks are placed, and wait until all is staged.
+
+    layouts: what goes to each rank, and the numbers of its files.  kept: what is staged there already.
+    """
     cluster = upload.cluster
-    window = cluster.window_for(len(shares))
+    made = list(entries)
+    for node, layout in await upload.keep(kept, made):
+        upload.hold(layout, [node])
+    window = cluster.window_for(len(layouts))
     tasks: list[Task[Any]] = []
     streams, size = [], 0
-    for place, (numbers, runs) in shares.items():
-        layout = Layout([entries[number] for number in numbers], runs)
+    nodes = {node.rank: node for node in cluster.nodes}
+    for rank, (layout, numbers) in layouts.items():
         reader = local_reader(layout, [paths[number] for number in numbers])
-        tag, node = cluster.next_tag(), cluster.nodes[place]
-        call = cluster.call(node.rank, requests.Receive, upload.transfer, 0, tag, layout)
+        tag = cluster.next_tag()
+        call = cluster.call(rank, requests.Receive, upload.transfer, 0, tag, layout)
         send = send_stream(
-            cluster.engine, reader, layout.stream_size, node.rank, tag, cluster.sending, upload.stop, window
+            cluster.engine, reader, layout.stream_size, rank, tag, cluster.sending, upload.stop, window
         )
         tasks += [cluster.loop.spawn(call), cluster.loop.spawn(send)]
-        streams.append((node, layout, numbers, reader))
+        streams.append((nodes[rank], layout, numbers, reader))
         payload = layout.payload_size
-        node.free -= payload
+        nodes[rank].free -= payload
         size += payload
+    cluster.meter.expect(size - sum(entry.size for entry in entries))  # less than all where some is there
     with cluster.meter.stage(size):
         problem = first_cause(await cluster.finish(upload.transfer, upload.stop, tasks))
     if problem is not None:
         raise problem
     for node, layout, numbers, reader in streams:
-        upload.add(layout, numbers, reader.digests, entries)
+        upload.add(layout, numbers, reader.digests, made)
         upload.hold(layout, [node])
-    upload.entries += entries
+    upload.entries += made
 
 
 async def scan(cluster: Cluster, node: Node, path: bytes, name: bytes) -> LocalTree:
@@ -250,14 +265,17 @@ async def ingest(upload: Upload, node: Node, path: bytes, name: bytes, tree: Loc
 
 
 async def publish_from_node(
-    cluster: Cluster, node: Node, path: bytes, name: bytes, copies: int = 1
-) -> LocalTree:
-    """Publish what lies at ``path`` on a node: it keeps the chunks, only metadata travels."""
-    tree = await scan(cluster, node, path, name)
+    cluster: Cluster, node: Node, tree: LocalTree, path: bytes, name: bytes, copies: int = 1
+) -> None:
+    """Publish what lies at ``path`` on a node, as scanned: it keeps the chunks, only metadata travels."""
     tree.number(copies)
     cluster.catalog.check_free(tree.entries)
     upload = Upload.begin(cluster)
     try:
+        for entries, _ in batches(tree):
+            # What was left of a transfer from elsewhere is superseded.
+            await upload.find_staged(entries)
+            await upload.keep({}, list(entries))
         task = cluster.loop.spawn(ingest(upload, node, path, name, tree))
         with cluster.meter.stage(sum(entry.size for entry in tree.entries)):
             problem = first_cause(await cluster.finish(upload.transfer, upload.stop, [task]))
@@ -267,4 +285,3 @@ async def publish_from_node(
         await upload.give_up()
         raise
     await upload.commit([node])
-    return tree

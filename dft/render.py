@@ -25,6 +25,7 @@ from dft.replies import (
     FileRow,
     H5List,
     NodeList,
+    Planned,
     Progress,
     Reply,
     Text,
@@ -38,6 +39,7 @@ REPLY_NAMES: dict[type[Reply], str] = {
     Reply: "done",
     Text: "text",
     Transferred: "transferred",
+    Planned: "planned",
     FileList: "file_list",
     NodeList: "node_list",
     ChunkList: "chunk_list",
@@ -56,6 +58,8 @@ def to_text(reply: Reply) -> str:
             return reply.text
         case Transferred():
             return _transferred(reply)
+        case Planned():
+            return _planned(reply)
         case FileList():
             return _long_list(reply.rows) if reply.long else "\n".join(map(_shown_row, reply.rows))
         case NodeList():
@@ -78,8 +82,9 @@ def to_text(reply: Reply) -> str:
 def to_json(reply: Reply) -> str:
     """Give all facts of a reply as one JSON object on one line; ``ok`` is false when a part failed."""
     fields = {key: value for key, value in msgspec.structs.asdict(reply).items() if key not in NOT_IN_JSON}
-    if isinstance(reply, Transferred):
+    if isinstance(reply, (Transferred, Planned)):
         fields["skipped"] = [{"path": path, "reason": reason} for path, reason in reply.skipped]
+    if isinstance(reply, Transferred):
         fields["failed"] = [{"node": node, "reason": reason} for node, reason in reply.failed]
     head = {"ok": reply.exit_code == 0, "reply": REPLY_NAMES[type(reply)]}
     return json.dumps({**head, **fields, "exit_code": reply.exit_code}, default=_plain)
@@ -152,10 +157,38 @@ def failures(reply: Reply) -> list[str]:
     return [f"failed {fold(nodes)}: {why}" for why, nodes in by_reason.items()]
 
 
-def _transferred(reply: Transferred) -> str:
+def _what(reply: Transferred | Planned) -> str:
     what = _count(reply.files, "file") if reply.files or not reply.directories else ""
     if reply.directories:
         what += (" and " if what else "") + _count(reply.directories, "directory")
+    return what
+
+
+def _reused(reply: Transferred | Planned) -> list[str]:
+    """Say what an interrupted transfer had brought already."""
+    sizes = sorted(reply.reused.values())
+    if not sizes:
+        return []
+    size = human_size(sizes[-1])
+    if len(sizes) > 1:
+        size = f"{human_size(sizes[0])} to {size} on each of {len(sizes)} nodes"
+    return [f"there already from an interrupted transfer: {size}"]
+
+
+def _planned(reply: Planned) -> str:
+    """Say what would be done, then a line for each node that chunks would travel to or from."""
+    head = f"would {reply.verb}" + (f" {shown(reply.name)}" if reply.name else "")
+    lines = [f"{head}: {human_size(reply.size)} in {_what(reply)}; {human_size(reply.moved)} would move"]
+    for share in reply.shares:
+        parts = [human_size(share.size), _count(share.chunks, "chunk"), _count(share.files, "file")]
+        lines.append(f"{share.node}: {', '.join(parts)}")
+    lines += _reused(reply)
+    lines += [f"skipped {shown(path)}: {why}" for path, why in reply.skipped]
+    return "\n".join([*lines, *reply.notes])
+
+
+def _transferred(reply: Transferred) -> str:
+    what = _what(reply)
     if reply.nodes:
         what += f" {'from' if reply.verb == 'retrieved' else 'on'} {fold(reply.nodes)}"
     parts = [f"{human_size(reply.size)} in {what}", _duration(reply.seconds)]
@@ -163,6 +196,7 @@ def _transferred(reply: Transferred) -> str:
         parts.append(f"{human_size(reply.size / reply.seconds)}/s")
     head = f"{reply.verb} {shown(reply.name)}" if reply.name else reply.verb
     lines = [f"{head}: {', '.join(parts)}"]
+    lines += _reused(reply)
     lines += [f"skipped {shown(path)}: {why}" for path, why in reply.skipped]
     return "\n".join([*lines, *failures(reply), *reply.notes])
 

@@ -7,10 +7,10 @@ from typing import Any
 from dft import requests
 from dft.cluster import Cluster, Node, first_cause, uninterrupted
 from dft.errors import DftError, NoReplica, StoreFull
-from dft.model import KIND_DIRECTORY, ChunkRun, FileEntry, Layout, runs_of
+from dft.model import ChunkRun, FileEntry, Layout, runs_of
 from dft.names import shown
 from dft.progress import Task
-from dft.publishing import Upload, spread_chunks
+from dft.upload import Movement, Upload
 
 
 class Moves:
@@ -27,6 +27,12 @@ class Moves:
         runs += runs_of(len(files), chunks) or [ChunkRun(len(files), 0, 0)]
         files.append(entry)
         self.size += sum(map(entry.chunk_length, chunks))
+
+    def count(self, cluster: Cluster, movement: Movement) -> None:
+        """Count what would move."""
+        by_rank = {node.rank: node for node in cluster.nodes}
+        for (_, receiver), part in self._parts.items():
+            movement.moves(by_rank[receiver], Layout(*part))
 
     @property
     def receivers(self) -> set[int]:
@@ -77,6 +83,14 @@ async def run_moves(cluster: Cluster, moves: Moves, apart: bool = False) -> dict
     return failures
 
 
+async def run_all(upload: Upload, moves: Moves) -> None:
+    """Run streams between nodes as a part of a transfer; raise the first failure."""
+    while now := moves.take():
+        problem = first_cause((await _run_together(upload, now)).values())
+        if problem is not None:
+            raise problem
+
+
 async def _run_together(upload: Upload, moves: dict[tuple[int, int], Layout]) -> dict[int, DftError]:
     """Run streams between nodes until what they carry is staged; return why it is not, by receiver."""
     cluster, size = upload.cluster, 0
@@ -92,6 +106,7 @@ async def _run_together(upload: Upload, moves: dict[tuple[int, int], Layout]) ->
             tasks.append(cluster.loop.spawn(call))
         receivers += [receiver] * (len(tasks) - len(receivers))
         upload.hold(layout, [by_rank[receiver]])
+        upload.movement.moves(by_rank[receiver], layout)
         by_rank[receiver].free -= layout.payload_size
         size += layout.payload_size
     with cluster.meter.stage(size):
@@ -197,27 +212,3 @@ class _Planner:
             hosts.add(self._hosts[receiver])
             chosen.append((sender, receiver))
         return chosen
-
-
-async def diffuse_published(cluster: Cluster, entries: list[FileEntry]) -> list[Node]:
-    """Spread files that are published already over all nodes; the replicas that exist stay.
-
-    Raises NoReplica when a chunk has no holder in this session.
-    """
-    files = [entry for entry in entries if entry.kind != KIND_DIRECTORY and entry.size]
-    moves, touched = Moves(), set[int]()
-    placements = spread_chunks(cluster, files)
-    for entry, placement, holders in zip(files, placements, holders_of(cluster, files), strict=True):
-        for place, chunks in placement.items():
-            receiver = cluster.nodes[place].rank
-            touched.add(receiver)
-            by_sender: dict[int, list[int]] = {}
-            for chunk in chunks:
-                if not holders[chunk]:
-                    raise NoReplica(f"chunk {chunk} of {shown(entry.name)} is on no node of this session")
-                if receiver not in holders[chunk]:
-                    by_sender.setdefault(cluster.rng.choice(sorted(holders[chunk])), []).append(chunk)
-            for sender, moved in by_sender.items():
-                moves.add(sender, receiver, entry, moved)
-    await run_moves(cluster, moves)
-    return [node for node in cluster.nodes if node.rank in touched]

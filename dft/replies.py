@@ -48,6 +48,7 @@ class Transferred(Reply, frozen=True):
     skipped: (path, why) of what was left out.  failed: (node, why) of the nodes that have no copy.
     notes: further lines for the user.  node_seconds: after how long each node had all of a broadcast.
     exit_codes: of the command of ``bcast --pipe``, by node.
+    reused: bytes by node that did not travel, because an interrupted transfer had brought them.
     """
 
     verb: str
@@ -63,6 +64,7 @@ class Transferred(Reply, frozen=True):
     failed_code: int = StoreError.exit_code
     node_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     exit_codes: dict[str, int] = msgspec.field(default_factory=dict)
+    reused: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -98,6 +100,35 @@ class Verified(Reply, frozen=True):
         """0 when all is well, or well again."""
         left = {row.state for row in self.wrong if not row.restored}
         return (CorruptChunk if left - {"absent"} else NoReplica).exit_code if left else 0
+
+
+class PlannedShare(msgspec.Struct, frozen=True):
+    """What would travel to one node, or from it to this host: chunks, of so many files, with their bytes."""
+
+    node: str
+    files: int
+    chunks: int
+    size: int
+
+
+class Planned(Reply, frozen=True):
+    """A dry run: what a command would move.
+
+    verb: as 'publish' or 'retrieve'.  files, directories: their numbers.  size: bytes of the files.
+    moved: bytes that would travel, each counted once for every node that it goes to.  reused: bytes by node
+    that would not, because an interrupted transfer had brought them.
+    """
+
+    verb: str
+    name: bytes
+    files: int
+    directories: int
+    size: int
+    moved: int
+    shares: tuple[PlannedShare, ...] = ()
+    reused: dict[str, int] = msgspec.field(default_factory=dict)
+    skipped: tuple[tuple[bytes, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class FileRow(msgspec.Struct, frozen=True):

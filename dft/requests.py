@@ -136,6 +136,30 @@ class Settle(Message, frozen=True):
     layout: Layout
 
 
+class Suspend(Message, frozen=True):
+    """Keep what ``transfer`` staged, which was interrupted, for a later one of the same files."""
+
+    call: int
+    transfer: int
+
+
+class Claim(Message, frozen=True):
+    """Say what interrupted transfers left of these files; ``move``: make it a part of ``transfer``."""
+
+    call: int
+    transfer: int
+    layout: Layout
+    move: bool
+
+
+class Keep(Message, frozen=True):
+    """Of what ``transfer`` has claimed keep these chunks, with their source's digests; drop the rest."""
+
+    call: int
+    transfer: int
+    layout: Layout
+
+
 class Pipe(Message, frozen=True):
     """Run a shell command with a file on its standard input: one that you have, or that is about to come.
 
@@ -235,6 +259,9 @@ Request = (
     | Discard
     | Settle
     | Pipe
+    | Suspend
+    | Claim
+    | Keep
     | Scan
     | Ingest
     | Check

@@ -17,10 +17,11 @@ from dft.cluster import Cluster, Node, error_of
 from dft.custody import Chunks, set_aside
 from dft.errors import CorruptChunk, DftError, LocalFileError, NoReplica
 from dft.messages import Message
-from dft.model import ChunkRun, FileEntry, Layout, runs_of
+from dft.model import ChunkRun, FileEntry, Layout, lay_out
 from dft.names import shown
 from dft.progress import Task, Turns, settled
 from dft.streams import receive_stream
+from dft.upload import Movement
 
 #: Makes the sink of one stream: a layout, its files' numbers among the entries, whether they are new.
 MakeWriter = Callable[[Layout, list[int], bool], ChunkWriter]
@@ -47,17 +48,7 @@ async def fetch(
     fetch, ascending.  Raises NoReplica when a chunk has
     no good replica in this session, LocalFileError when what comes cannot be written.
     """
-    holdings = cluster.catalog.holdings([entries[number].file_id for number in wanted])
-    nodes = cluster.by_number()
-    holders: dict[tuple[int, int], list[Node]] = {}
-    for number, chunks in wanted.items():
-        for chunk in chunks:
-            holders[number, chunk] = []
-        for holding in holdings.get(entries[number].file_id, []):
-            present = [nodes[n] for n in sorted(holding.nodes) if n in nodes]
-            for chunk in range(holding.first, holding.first + holding.count):
-                if (number, chunk) in holders:
-                    holders[number, chunk] += present
+    holders = _holders(cluster, entries, wanted)
     strikes: Counter[tuple[int, int, int]] = Counter()
     empty = [number for number, chunks in wanted.items() if not chunks]
     # For (node's rank, file, why): the chunks that were bad; none where a stream broke off.
@@ -122,6 +113,33 @@ async def _set_bad_aside(
     return [*notes, f"not set aside: {problem.message}"] if problem is not None else notes
 
 
+def plan_fetch(cluster: Cluster, entries: list[FileEntry], wanted: Wanted) -> Movement:
+    """Say what ``fetch`` would ask of which node; NoReplica where a chunk is nowhere in this session."""
+    holders = _holders(cluster, entries, wanted)
+    movement = Movement()
+    plan = _plan(cluster, entries, list(holders), holders, Counter(), "")
+    for node in cluster.nodes:
+        if node.rank in plan:
+            movement.moves(node, lay_out(entries, plan[node.rank])[1])
+    return movement
+
+
+def _holders(cluster: Cluster, entries: list[FileEntry], wanted: Wanted) -> dict[tuple[int, int], list[Node]]:
+    """Find the nodes of this session that hold each wanted chunk, by (number of the entry, chunk)."""
+    holdings = cluster.catalog.holdings([entries[number].file_id for number in wanted])
+    nodes = cluster.by_number()
+    holders: dict[tuple[int, int], list[Node]] = {}
+    for number, chunks in wanted.items():
+        for chunk in chunks:
+            holders[number, chunk] = []
+        for holding in holdings.get(entries[number].file_id, []):
+            present = [nodes[n] for n in sorted(holding.nodes) if n in nodes]
+            for chunk in range(holding.first, holding.first + holding.count):
+                if (number, chunk) in holders:
+                    holders[number, chunk] += present
+    return holders
+
+
 def _write_empty(entries: list[FileEntry], numbers: list[int], make_writer: MakeWriter) -> None:
     """Create what has no bytes."""
     files = [entries[number] for number in numbers]
@@ -163,17 +181,6 @@ def _plan(
         load[rank] += entry.chunk_length(chunk) * cluster.byte_times.get(rank, 1.0)
         plan.setdefault(rank, []).append((number, chunk))
     return plan
-
-
-def _layout(entries: list[FileEntry], chunks: list[tuple[int, int]]) -> tuple[Layout, list[int]]:
-    """Lay out one node's share; also return the files' numbers among the entries."""
-    by_file: dict[int, list[int]] = {}
-    for number, chunk in chunks:
-        by_file.setdefault(number, []).append(chunk)
-    runs: list[ChunkRun] = []
-    for place, wanted in enumerate(by_file.values()):
-        runs += runs_of(place, wanted)
-    return Layout([entries[number] for number in by_file], runs), list(by_file)
 
 
 class Incoming:
@@ -242,7 +249,7 @@ async def _fetch_once(
     by_rank = {node.rank: node for node in cluster.nodes}
     try:
         for rank, chunks in plan.items():
-            layout, numbers = _layout(entries, chunks)
+            numbers, layout = lay_out(entries, chunks)
             writer = make_writer(layout, numbers, fresh)
             cluster.meter.watch(writer)
             tasks.append(cluster.loop.spawn(incoming.stream(rank, layout, writer)))

@@ -11,13 +11,14 @@ import msgspec
 from dft import commands as cmd
 from dft import replies
 from dft.cluster import Cluster
-from dft.errors import FileNotPublished, LocalFileError, UsageError
-from dft.local_files import LocalPlacement, new_local_file
+from dft.errors import Cancelled, FileNotPublished, PeerLost, Terminated, UsageError
+from dft.local_files import new_local_file
+from dft.local_placement import LocalPlacement
 from dft.model import KIND_DIRECTORY, FileEntry
 from dft.names import is_pattern, parse_name, shown
 from dft.reading import find_file, stream_out
-from dft.retrieval import fetch
-from dft.transfer_reports import published, transferred
+from dft.retrieval import fetch, plan_fetch
+from dft.transfer_reports import planned, published, transferred
 
 #: Bytes that ``cat`` and ``read`` fetch at a time.
 BLOCK = 16 << 20
@@ -42,12 +43,13 @@ async def get(cluster: Cluster, command: cmd.Get) -> replies.Reply:
     else:
         directory, base = os.path.dirname(local) or b".", os.path.basename(local)
     paths = [base + entry.name[len(name) :] for entry in entries]
+    placement = LocalPlacement(directory, entries, paths)
+    target = None
     if command.append:
         if len(entries) > 1 or entries[0].kind == KIND_DIRECTORY:
             raise UsageError(f"--append takes one file, and {shown(name)} is a directory")
         target = os.path.join(directory, base)
-        return await _retrieve(cluster, name, entries, directory, paths, started, True, target)
-    return await _retrieve(cluster, name, entries, directory, paths, started, command.force, None)
+    return await _retrieve(cluster, name, entries, placement, started, command.force, command.dry_run, target)
 
 
 async def mget(cluster: Cluster, command: cmd.MGet) -> replies.Reply:
@@ -59,8 +61,8 @@ async def mget(cluster: Cluster, command: cmd.MGet) -> replies.Reply:
         entries.update((entry.name, entry) for entry in published(cluster, pattern))
     chosen = [entries[name] for name in sorted(entries)]
     name = parse_name(patterns[0]) if len(patterns) == 1 else b""
-    paths = [entry.name for entry in chosen]
-    return await _retrieve(cluster, name, chosen, directory, paths, started, command.force, None)
+    placement = LocalPlacement(directory, chosen, [entry.name for entry in chosen])
+    return await _retrieve(cluster, name, chosen, placement, started, command.force, command.dry_run)
 
 
 def _split_mget(cluster: Cluster, arguments: tuple[str, ...]) -> tuple[tuple[str, ...], bytes]:
@@ -81,30 +83,75 @@ async def _retrieve(
     cluster: Cluster,
     name: bytes,
     entries: list[FileEntry],
-    directory: bytes,
-    paths: list[bytes],
+    placement: LocalPlacement,
     started: float,
     force: bool,
-    append_to: bytes | None,
+    dry_run: bool,
+    append_to: bytes | None = None,
 ) -> replies.Reply:
-    if not os.path.isdir(directory):
-        raise LocalFileError(f"the local directory {shown(directory)} does not exist")
-    placement = LocalPlacement(directory, entries, paths)
-    placement.check_free(force)
+    there = placement.check_free(force or append_to is not None, same_is_done=True)
     wanted = {
         number: list(range(entry.chunk_count))
         for number, entry in enumerate(entries)
-        if entry.kind != KIND_DIRECTORY
+        if entry.kind != KIND_DIRECTORY and number not in there
     }
+    notes = [f"{len(there)} files are there already with the same size and time"] if there else []
+    size = _size(entries, wanted)
+    if dry_run:
+        await _in_thread(cluster, placement.look, wanted)
+        reused = size - _size(entries, wanted)
+        movement = plan_fetch(cluster, entries, _missing(entries, wanted))
+        here = {os.uname().nodename: reused} if reused else {}
+        return planned(cluster, "retrieve", name, entries, movement, notes=tuple(notes), reused=here)
     try:
-        with cluster.meter.stage(sum(entry.size for entry in entries)):
-            notes = await fetch(cluster, entries, wanted, placement.writer)
+        await _in_thread(cluster, placement.prepare, wanted)
+        missing = _size(entries, wanted)
+        reused = size - missing
+        with cluster.meter.stage(missing):
+            notes += await fetch(cluster, entries, _missing(entries, wanted), placement.writer)
         finish: Callable[..., None] = placement.place if append_to is None else placement.append_to
         arguments = () if append_to is None else (append_to,)
         await cluster.loop.in_thread(finish, *arguments)
-    finally:
+    except (Cancelled, Terminated, PeerLost):
+        placement.suspend()
+        raise
+    except BaseException:
         placement.discard()
-    return transferred("retrieved", name, entries, started, [], notes=tuple(notes))
+        raise
+    here = {os.uname().nodename: reused} if reused else {}
+    return transferred("retrieved", name, entries, started, [], notes=tuple(notes), reused=here)
+
+
+def _size(entries: list[FileEntry], wanted: dict[int, list[int]]) -> int:
+    return sum(entries[number].chunk_length(chunk) for number, some in wanted.items() for chunk in some)
+
+
+def _missing(entries: list[FileEntry], wanted: dict[int, list[int]]) -> dict[int, list[int]]:
+    """Leave out the files of which all chunks are there; those without chunks are still to be made."""
+    return {number: some for number, some in wanted.items() if some or not entries[number].chunk_count}
+
+
+async def _in_thread(
+    cluster: Cluster,
+    look: Callable[[dict[int, list[int]], Callable[[], None]], None],
+    wanted: dict[int, list[int]],
+) -> None:
+    """Look for what is there already; the user may interrupt it."""
+    transfer, stop = cluster.new_transfer()
+
+    def check() -> None:
+        if stop.reason is not None:
+            raise stop.reason
+
+    async def run() -> None:
+        await cluster.loop.in_thread(look, wanted, check)
+
+    try:
+        (problem,) = await cluster.finish(transfer, stop, [cluster.loop.spawn(run())])
+    finally:
+        cluster.end_transfer(transfer)
+    if problem is not None:
+        raise problem
 
 
 async def cat(cluster: Cluster, text: str, write: Callable[[memoryview], object]) -> replies.Reply:

@@ -18,9 +18,10 @@ from dft.local_files import LocalTree, local_reader
 from dft.model import KIND_DIRECTORY, FileEntry, whole_files
 from dft.names import shown
 from dft.progress import Turns, settled
-from dft.publishing import Upload, batches
+from dft.publishing import batches
 from dft.replication import Moves, holders_of, run_moves
 from dft.streams import send_stream
+from dft.upload import Upload
 
 #: Nodes that rank 0 sends to at a time: enough to fill its wire.
 MOST_TARGETS = 8

@@ -14,13 +14,15 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 
 from dft import staging
 from dft.contents import Contents, store_error
 from dft.errors import StoreError
 from dft.incoming import Stage
+from dft.leftovers import Leftovers
 from dft.locks import OwnerLock
-from dft.model import NodeId
+from dft.model import Layout, NodeId
 from dft.names import shown
 
 FORMAT = 1
@@ -80,6 +82,7 @@ class Store(Contents):
             self._lock.release()
             raise
         self._stages: dict[int, Stage] = {}
+        self._leftovers = Leftovers(self)
 
     def _identify(self, catalog_id: str) -> NodeId:
         path = os.path.join(self.root, "identity")
@@ -120,7 +123,8 @@ class Store(Contents):
             info = os.statvfs(self.root)
         except OSError as problem:
             raise store_error(problem, self.root) from problem
-        return info.f_blocks * info.f_frsize, info.f_bavail * info.f_frsize
+        free = info.f_bavail * info.f_frsize
+        return info.f_blocks * info.f_frsize, free + (self._leftovers.size if self._leftovers else 0)
 
     def staged_transfers(self) -> list[int]:
         """Return the transfers that an earlier session began and neither published nor discarded."""
@@ -135,7 +139,7 @@ class Store(Contents):
     def stage(self, transfer: int) -> Stage:
         """Return the place where a transfer's data gathers, made at its first use."""
         if transfer not in self._stages:
-            self._stages[transfer] = Stage(self, transfer)
+            self._stages[transfer] = Stage(self, transfer, self._leftovers)
         return self._stages[transfer]
 
     def publish(self, transfer: int) -> None:
@@ -150,6 +154,26 @@ class Store(Contents):
         """Forget a transfer's staged data."""
         self._stages.pop(transfer, None)
         staging.remove_tree(self.path(b"incoming", b"%016x" % transfer))
+
+    def suspend(self, transfer: int) -> None:
+        """Keep what an interrupted transfer staged for a later one of the same files."""
+        self._stages.pop(transfer, None)
+        self._leftovers.add(transfer)
+
+    def find(self, layout: Layout, check: Callable[[], None]) -> tuple[Layout, bool]:
+        """Say what interrupted transfers left of files of ``layout``.
+
+        check: called before each chunk is looked at; raises to break off.  Returns the chunks that may be
+        whole, with the digests that they have on the disk, and whether anything else is left.
+        """
+        found = self._leftovers.find(layout, check)
+        return found, bool(self._leftovers)
+
+    def claim(self, transfer: int, layout: Layout, check: Callable[[], None]) -> tuple[Layout, bool]:
+        """Hand what ``find`` finds to a transfer, whose ``keep`` has to say what is wanted of it."""
+        found, _ = self.find(layout, check)
+        self.stage(transfer).take_over(found, layout)
+        return found, bool(self._leftovers)
 
     def close(self) -> None:
         """Give the store up."""

@@ -25,9 +25,9 @@ from dft.manifest import entry_with
 from dft.model import KIND_FILE, ChunkRun, FileEntry, Layout, whole_files
 from dft.placement import choose_nodes
 from dft.progress import Task
-from dft.publishing import Upload
 from dft.standard_input import StandardInput
 from dft.streams import send_stream
+from dft.upload import Upload
 
 #: Bytes of a block, if they are not less than a chunk.
 BLOCK = 16 << 20

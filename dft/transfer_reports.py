@@ -11,6 +11,7 @@ from dft.cluster import Cluster, Node
 from dft.errors import FileNotPublished, UsageError
 from dft.model import KIND_DIRECTORY, FileEntry
 from dft.names import is_pattern, parse_name, shown
+from dft.upload import Movement
 
 
 def published(cluster: Cluster, text: str, local_too: bool = False) -> list[FileEntry]:
@@ -48,6 +49,7 @@ def transferred(
     failed: Iterable[tuple[str, Any]] = (),
     notes: tuple[str, ...] = (),
     node_seconds: dict[str, float] | None = None,
+    reused: dict[str, int] | None = None,
 ) -> replies.Transferred:
     """Make the reply of a transfer that began at ``started`` on the monotonic clock."""
     failures = list(failed)
@@ -64,5 +66,53 @@ def transferred(
         failed=tuple((node, error.message.removeprefix(f"{node}: ")) for node, error in failures),
         notes=notes,
         node_seconds=node_seconds or {},
+        reused=reused or {},
         failed_code=max((error.exit_code for _, error in failures), default=0),
     )
+
+
+def reused_bytes(cluster: Cluster, movement: Movement) -> dict[str, int]:
+    """Return the bytes that each node had staged already, by its name."""
+    return {
+        node.name: movement.shares[node.rank].reused
+        for node in cluster.nodes
+        if node.rank in movement.shares and movement.shares[node.rank].reused
+    }
+
+
+def planned(
+    cluster: Cluster,
+    verb: str,
+    name: bytes,
+    entries: list[FileEntry],
+    movement: Movement,
+    skipped: tuple[tuple[bytes, str], ...] = (),
+    notes: tuple[str, ...] = (),
+    reused: dict[str, int] | None = None,
+) -> replies.Planned:
+    """Make the reply of a dry run."""
+    directories = sum(entry.kind == KIND_DIRECTORY for entry in entries)
+    shares = tuple(
+        replies.PlannedShare(node.name, share.files, share.chunks, share.size)
+        for node in cluster.nodes
+        if (share := movement.shares.get(node.rank)) is not None and share.files
+    )
+    return replies.Planned(
+        verb=verb,
+        name=name,
+        files=len(entries) - directories,
+        directories=directories,
+        size=sum(entry.size for entry in entries),
+        moved=sum(share.size for share in shares),
+        shares=shares,
+        reused=reused_bytes(cluster, movement) if reused is None else reused,
+        skipped=skipped,
+        notes=notes,
+    )
+
+
+def holders(cluster: Cluster, entries: list[FileEntry]) -> list[Node]:
+    """Return the nodes of this session that hold some of published files."""
+    holdings = cluster.catalog.holdings([entry.file_id for entry in entries])
+    numbers = {number for some in holdings.values() for holding in some for number in holding.nodes}
+    return [node for node in cluster.nodes if node.number in numbers]

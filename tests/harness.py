@@ -210,6 +210,11 @@ class Run:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Whether the command has not ended."""
+        return self._process.poll() is None
+
+    @property
     def ranks(self) -> dict[int, int]:
         """The pid of each living rank."""
         return rank_pids(self.token)

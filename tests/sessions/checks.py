@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Completed, Run, Sandbox, tree_digest
+from tests.harness import Completed, Run, Sandbox, remove_tree, tree_digest
 
 HOST = os.uname().nodename
 #: Sizes that make several segments of each chunk, none of them a power of two.
@@ -99,9 +99,20 @@ def files_of(tree: dict[bytes, tuple[str, str, int, int]]) -> dict[bytes, tuple[
 
 
 def left_behind(dft: Sandbox) -> list[Path]:
-    """What no command, failed or not, may leave: half transfers and half files."""
+    """What no command may leave that was not interrupted: half transfers and half files."""
     found = [path for store in stores(dft).values() for path in (store / "incoming").glob("*")]
     return found + list(dft.home.rglob(".dft-*"))
+
+
+def visible(dft: Sandbox) -> dict[str, Any]:
+    """Describe what a command must leave alone that was interrupted: ``state`` without what it staged."""
+    return {key: found for key, found in state(dft).items() if not key.endswith("/incoming")}
+
+
+def forget_interrupted(dft: Sandbox) -> None:
+    """Remove what interrupted commands keep for the next try."""
+    for path in left_behind(dft):
+        remove_tree(path)
 
 
 def state(dft: Sandbox) -> dict[str, Any]:

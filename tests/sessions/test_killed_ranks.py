@@ -19,8 +19,8 @@ from tests.sessions.checks import (
     node,
     script,
     sparse_file,
-    state,
     stores,
+    visible,
 )
 
 
@@ -62,13 +62,12 @@ def ended_by_name(done: Completed, rank: int) -> None:
 
 
 def all_is_as_before(dft: Sandbox, before: dict[str, object]) -> None:
-    """The next session starts, lists what was published and hands it out; nothing half is left."""
+    """The next session starts, lists what was published and hands it out; nothing half is seen."""
     (dft.home / "back").mkdir(exist_ok=True)
     done = dft.run("-c", "ls; get -f a ../back/; get -f b ../back/", timeout=20).ok()
     assert done.stdout.startswith("a\nb\nretrieved a: ")
     assert complaints(done.stderr) == []
-    assert not left_behind(dft)
-    assert state(dft) == before
+    assert visible(dft) == before
     for name in ("a", "b"):
         assert tree_digest(dft.home / "back" / name) == tree_digest(dft.work / name)
     shown = {rank: set(held(dft, rank)) for rank in stores(dft)}
@@ -77,19 +76,21 @@ def all_is_as_before(dft: Sandbox, before: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("line", ["put tree", "bcast tree"])
 def test_any_rank_killed_during_a_transfer(slow: Sandbox, line: str) -> None:
-    before = state(slow)
     for rank in (0, 1, 2, 3):
+        # Another file for each try: what is staged of the one before is of no use to it.
+        os.utime(slow.work / "tree" / "1", (rank, rank))
+        before = visible(slow)
         where = f" --node {node(2)}" if line.startswith("put") else ""
         ended_by_name(kill_during(slow, line + where, rank), rank)
         all_is_as_before(slow, before)
-    # What was lost can be done again, under the same name.
+    # What was lost can be done again, under the same name; then nothing is left of the tries.
     (slow.work / "tree" / "1").unlink()
     assert slow.run("-c", f"{line}; ls tree").ok().stdout.endswith("\ntree/\ntree/0\n")
 
 
 @pytest.mark.parametrize("rank", [0, 3])
 def test_a_rank_killed_while_nothing_runs(slow: Sandbox, rank: int) -> None:
-    before = state(slow)
+    before = visible(slow)
     with slow.session() as session:
         session.do("ls")
         done = kill(session, rank)
@@ -98,7 +99,7 @@ def test_a_rank_killed_while_nothing_runs(slow: Sandbox, rank: int) -> None:
 
 
 def test_mpirun_itself_killed(slow: Sandbox) -> None:
-    before = state(slow)
+    before = visible(slow)
     with slow.session(*SLOW) as session:
         session.send("bcast tree")
         wait_until(lambda: any(slow.store.glob("**/incoming/*/*/*")), 10, "a transfer")

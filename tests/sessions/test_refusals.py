@@ -31,7 +31,8 @@ def published(dft: Sandbox) -> Sandbox:
     random_file(dft.work / "a", 1000, seed=1)
     random_file(dft.work / "d/f", 1000, seed=2)
     random_file(dft.work / "other/a", 1001, seed=3)
-    random_file(dft.work / "new", 1000, seed=4)
+    random_file(dft.work / "new", 1004, seed=4)
+    random_file(dft.work / "mine/d/f", 1005, seed=6)
     random_file(dft.work / "tree/a/deep", 10, seed=5)
     random_file(dft.work / "there" / node(1) / "new", 10, seed=6)
     (dft.work / "fifo").unlink(missing_ok=True)
@@ -69,12 +70,12 @@ REFUSED = [
     ("bcast new --nodes nowhere", "UsageError", 2, "nowhere"),
     ("bcast new --nodes n[1", "UsageError", 2, "n[1"),
     ("ls_local_chunks nowhere", "UsageError", 2, "nowhere"),
-    ("put a", "NameTaken", 12, "a is published"),
+    ("put other/a", "NameTaken", 12, "a is published"),
     ("put new a", "NameTaken", 12, "a is published"),
     ("put new d", "NameTaken", 12, "d is"),
     ("put new a/below", "NameTaken", 12, "a is a published file"),
     ("put tree d/f", "NameTaken", 12, "d/f is published"),
-    ("mput new d", "NameTaken", 12, "d/f is published"),
+    ("mput new mine/d", "NameTaken", 12, "d/f is published"),
     ("mput new other/a", "NameTaken", 12, "a is published"),
     ("mput new new", "NameTaken", 12, "given twice"),
     ("diffuse new other/a", "NameTaken", 12, "a is published"),
@@ -99,9 +100,9 @@ REFUSED = [
     ("get ../a", "UsageError", 2, "'..'"),
     ("mget ../*", "UsageError", 2, "'..'"),
     ("cat ../a", "UsageError", 2, "'..'"),
-    ("get a", "LocalFileError", 3, "-f"),
-    ("get d", "LocalFileError", 3, "d/f is there already"),
-    ("mget a d .", "LocalFileError", 3, "-f"),
+    ("get a other/", "LocalFileError", 3, "-f"),
+    ("get d mine/", "LocalFileError", 3, "d/f is there already"),
+    ("mget a d mine/", "LocalFileError", 3, "-f"),
     ("get a nowhere/a", "LocalFileError", 3, "nowhere does not exist"),
     ("mget a nowhere/", "LocalFileError", 3, "nowhere"),
     ("get -f a d/f/a", "LocalFileError", 3, "d/f"),

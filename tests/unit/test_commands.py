@@ -45,6 +45,13 @@ from dft.quoting import split_commands, words
         ("get --append a b", c.Get("a", "b", False, True)),
         ("mget a", c.MGet(("a",), False)),
         ("mget -f a* b .", c.MGet(("a*", "b", "."), True)),
+        ("put a --dry-run", c.Put("a", None, None, None, True)),
+        ("put --dry-run --from n1 /x/y", c.PutFrom("n1", "/x/y", None, None, True)),
+        ("mput --dry-run a", c.MPut(("a",), None, None, True)),
+        ("diffuse --dry-run a", c.Diffuse(("a",), None, True)),
+        ("bcast a --dry-run", c.Bcast("a", None, None, None, "auto", None, 0.0, True)),
+        ("get --dry-run a", c.Get("a", None, False, False, True)),
+        ("mget a --dry-run", c.MGet(("a",), False, True)),
         ("cat a", c.Cat("a")),
         ("ls", c.Ls(None, False)),
         ("ls -l 'a b'", c.Ls("a b", True)),
@@ -133,11 +140,17 @@ def test_abbreviations(line: str, command: c.Command) -> None:
         ("ls --help", "ls: wrong arguments; usage: ls [-l] [--at-risk] [PATTERN]"),
         (
             "put",
-            "put: wrong arguments; usage: put [--node NODE] [--copies K] LOCAL [NAME]"
-            " or put --from NODE [--copies K] PATH [NAME]",
+            "put: wrong arguments; usage: put [--node NODE] [--copies K] [--dry-run] LOCAL [NAME]"
+            " or put --from NODE [--copies K] [--dry-run] PATH [NAME]",
         ),
-        ("mput --node", "mput: --node requires argument; usage: mput [--node NODE] [--copies K] PATH..."),
-        ("mput --node -- a b", "mput: wrong arguments; usage: mput [--node NODE] [--copies K] PATH..."),
+        (
+            "mput --node",
+            "mput: --node requires argument; usage: mput [--node NODE] [--copies K] [--dry-run] PATH...",
+        ),
+        (
+            "mput --node -- a b",
+            "mput: wrong arguments; usage: mput [--node NODE] [--copies K] [--dry-run] PATH...",
+        ),
         ("bcast a --to x", "bcast: --to 'x' is not absolute, as a path on a node must be"),
         (
             "bcast a --algorithm Chain",

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from dft.chunk_io import SMALL_FILE
 from dft.errors import CorruptChunk, LocalFileError, UsageError
-from dft.local_files import LocalPlacement, LocalTree, local_reader, new_file_ids
+from dft.local_files import LocalTree, local_reader, new_file_ids
+from dft.local_placement import LocalPlacement
 from dft.model import FileEntry, Layout, runs_of, whole_files
 from tests.unit.builders import MTIME, Case, cut, directory_entry, file_entry, tree_of, whole
 

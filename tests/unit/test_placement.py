@@ -97,3 +97,18 @@ def test_spread_differs_from_time_to_time() -> None:
 def test_spread_of_many_chunks_is_quick_even_where_most_nodes_are_full() -> None:
     chosen = spread([1] * 4_000, [1] * 200 + [10**6], random.Random(0))
     assert Counter(chosen)[200] == 3_800
+
+
+@given(
+    sizes=st.lists(st.integers(0, 1000), max_size=60),
+    taken=st.lists(st.integers(0, 5000), min_size=1, max_size=8),
+    seed=st.integers(0, 99),
+)
+def test_what_nodes_have_already_counts_in_the_balance(sizes: list[int], taken: list[int], seed: int) -> None:
+    chosen = spread(sizes, [10**9] * len(taken), random.Random(seed), taken)
+    has = list(taken)
+    for node, size in zip(chosen, sizes, strict=True):
+        has[node] += size
+    touched = [has[node] for node in set(chosen)]
+    # No node that got a chunk is ahead of another one by more than that chunk.
+    assert max(touched, default=0) <= min(has) + max(sizes, default=0)

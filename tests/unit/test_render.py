@@ -20,6 +20,8 @@ from dft.replies import (
     FileRow,
     NodeList,
     NodeRow,
+    Planned,
+    PlannedShare,
     Reply,
     Text,
     Transferred,
@@ -70,6 +72,45 @@ def test_transferred_with_nothing_in_it_has_no_rate() -> None:
     empty = Transferred("retrieved", b"e", 0, 2, 0, 0.0, ("n1", "n2"))
     assert to_text(empty) == "retrieved e: 0 B in 2 directories from n[1-2], 0 ms"
     assert to_text(Transferred("published", b"", 0, 0, 0, 1.0)) == "published: 0 B in 0 files, 1.0 s"
+
+
+def test_what_need_not_travel_is_said() -> None:
+    one = Transferred("published", b"f", 1, 0, 4096, 1.0, ("n1",), reused={"n1": 1024})
+    assert to_text(one).splitlines()[1:] == ["there already from an interrupted transfer: 1.0 KiB"]
+    two = Transferred("broadcast", b"f", 1, 0, 4096, 1.0, reused={"n1": 1024, "n2": 2048})
+    assert to_text(two).splitlines()[1:] == [
+        "there already from an interrupted transfer: 1.0 KiB to 2.0 KiB on each of 2 nodes"
+    ]
+
+
+def test_a_dry_run() -> None:
+    shares = (PlannedShare("n1", 1, 2, 8000), PlannedShare("n2", 2, 1, 100))
+    reply = Planned("publish", b"my dir", 2, 1, 9124, 8100, shares, {"n2": 1024}, ((b"l", "symbolic link"),))
+    assert to_text(reply).splitlines() == [
+        "would publish 'my dir': 8.9 KiB in 2 files and 1 directory; 7.9 KiB would move",
+        "n1: 7.8 KiB, 2 chunks, 1 file",
+        "n2: 100 B, 1 chunk, 2 files",
+        "there already from an interrupted transfer: 1.0 KiB",
+        "skipped l: symbolic link",
+    ]
+    assert json.loads(to_json(reply)) == {
+        "ok": True,
+        "reply": "planned",
+        "verb": "publish",
+        "name": "my dir",
+        "files": 2,
+        "directories": 1,
+        "size": 9124,
+        "moved": 8100,
+        "shares": [
+            {"node": "n1", "files": 1, "chunks": 2, "size": 8000},
+            {"node": "n2", "files": 2, "chunks": 1, "size": 100},
+        ],
+        "reused": {"n2": 1024},
+        "skipped": [{"path": "l", "reason": "symbolic link"}],
+        "notes": [],
+        "exit_code": 0,
+    }
 
 
 ROWS = (
@@ -158,6 +199,7 @@ def test_json_of_a_transfer() -> None:
         "notes": ["the rest is there"],
         "node_seconds": {},
         "exit_codes": {},
+        "reused": {},
         "exit_code": 21,
     }
     assert json.loads(to_json(PUBLISHED))["ok"] is True

@@ -334,7 +334,7 @@ def test_a_missing_file_is_an_error_of_cat(capfd: Captured) -> None:
 def test_help(capfd: Captured) -> None:
     assert script("help\nhelp put\nhelp nothing") == 2
     out, err = capfd.readouterr()
-    assert "Usage: put [--node NODE] [--copies K] LOCAL [NAME]" in out
+    assert "Usage: put [--node NODE] [--copies K] [--dry-run] LOCAL [NAME]" in out
     assert "  ls_local_chunks  " in out
     assert err == "dft: cmds.txt:3: unknown command 'nothing'; see help\n"
 
