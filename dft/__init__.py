@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StoreFull,
         Terminated,
         TransportError,
+        UnreadableCatalog,
         UsageError,
     )
     from dft.records import Chunk, Failed, File, Node, Skipped, Transfer, Verification, WrongChunk
@@ -64,6 +65,7 @@ __all__ = [
     "Terminated",
     "Transfer",
     "TransportError",
+    "UnreadableCatalog",
     "UsageError",
     "Verification",
     "WrongChunk",

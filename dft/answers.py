@@ -92,6 +92,36 @@ class Checked(Message, frozen=True):
     size: int
 
 
+class Identified(Message, frozen=True):
+    """Whose a store is: a catalog's id, empty where there is no store.
+
+    published, staged: the transfers of which it has manifests, or more to publish or to discard.
+    """
+
+    call: int
+    catalog_id: str
+    published: list[int]
+    staged: list[int]
+
+
+class Stock(Message, frozen=True):
+    """What a store holds, as HeldChunks.
+
+    times: for each file that of its oldest manifest, in ns.  problems: a line for each that cannot be read.
+    """
+
+    call: int
+    layout: Layout
+    times: list[int]
+    problems: list[str]
+
+    def check(self) -> None:
+        """Raise ProtocolError when the fields do not fit together."""
+        self.layout.check()
+        if len(self.times) != len(self.layout.files):
+            raise ProtocolError(f"{len(self.times)} times of {len(self.layout.files)} files")
+
+
 class Fault(Message, frozen=True):
     """The request failed: a class of ``errors`` by name and its message."""
 
@@ -137,6 +167,8 @@ Answer = (
     | Claimed
     | HeldChunks
     | Checked
+    | Identified
+    | Stock
     | Fault
     | Failing
     | Arrived

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from dft.catalog_schema import catalog_errors, check_header, connect, make_parents, titled
+from dft.catalog_schema import catalog_errors, check_intact, connect, make_parents, titled
+from dft.catalog_seal import RowSum, seal
 from dft.errors import CatalogError, DftError
 from dft.holdings import Holding, Holdings
 from dft.locks import OwnerLock
@@ -41,26 +42,33 @@ class NodeRecord(msgspec.Struct, frozen=True):
 class Catalog:
     """An open catalog, owned by this process; every failure is a CatalogError that names its file."""
 
-    def __init__(self, path: Path, lock: OwnerLock, connection: sqlite3.Connection, catalog_id: str) -> None:
+    def __init__(
+        self, path: Path, lock: OwnerLock, connection: sqlite3.Connection, row_sum: RowSum, catalog_id: str
+    ) -> None:
         self.path = path
         self.catalog_id = catalog_id
         self._lock = lock
         self._connection = connection
-        self._holdings = Holdings(connection, titled(path))
+        self._row_sum = row_sum
+        self._is_open = True
+        self._holdings = Holdings(connection, row_sum, titled(path))
 
     @classmethod
-    def open(cls, path: Path) -> Catalog:
+    def open(cls, path: Path, catalog_id: str = "", fsync: bool = False) -> Catalog:
         """Open the catalog at ``path``, made together with the directories above it where missing.
 
-        Raises InUse when another session has it, CatalogError when it is none or cannot be used.
+        catalog_id: that of a new one; random when empty.  fsync: have every transaction on the disk before
+        it counts.  Raises InUse when another session has it,
+        CatalogError when it is none, is damaged or cannot be used.
         """
         with catalog_errors(path):
             make_parents(path)
-            check_header(path)
+            check_intact(path)
             hint = "end that session or give another --catalog"
             lock = OwnerLock.acquire(path.with_name(path.name + ".lock"), titled(path), hint, CatalogError)
             try:
-                return cls(path, lock, *connect(path))
+                # Looked at under the lock: another session may just have closed it.
+                return cls(path, lock, *connect(path, check_intact(path), catalog_id, fsync))
             except BaseException:
                 lock.release()
                 raise
@@ -70,6 +78,9 @@ class Catalog:
         try:
             with catalog_errors(self.path):
                 self._connection.close()
+            if self._is_open:
+                self._is_open = False
+                seal(self.path)
         finally:
             self._lock.release()
 
@@ -113,10 +124,13 @@ class Catalog:
             raise CatalogError(f"{titled(self.path)}: two files have the same id")
         with self._transaction() as sql:
             known = check_free(sql, entries)
-            sql.executemany(
-                f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (msgspec.structs.astuple(entry) for entry in entries if entry.file_id not in known),
-            )
+            rows = [
+                (e.file_id, e.name, e.kind, e.size, e.mode, e.mtime_ns, e.chunk_size, e.copies, e.digests)
+                for e in entries
+                if e.file_id not in known
+            ]
+            sql.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._row_sum.add("files", rows)
             new = (holding for holding in holdings if holding.file_id not in known)
             self._holdings.insert(new, chunk_counts)
             sql.execute("INSERT OR IGNORE INTO transfers VALUES (?)", (transfer,))
@@ -240,9 +254,11 @@ class Catalog:
             try:
                 sql.execute("BEGIN IMMEDIATE")
                 yield sql
+                self._row_sum.record(sql)
                 sql.execute("COMMIT")
             except BaseException:
                 self._holdings.forget_sets()
+                self._row_sum.forget()
                 if sql.in_transaction:
                     sql.execute("ROLLBACK")
                 raise

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dft.errors import CatalogError
+from dft.catalog_seal import RowSum, empty_sum, is_sealed, remove_seal, seal_holds, what_is_wrong
+from dft.durability import sync_file_system
+from dft.errors import CatalogError, UnreadableCatalog
+from dft.locks import OwnerLock
 from dft.names import shown
 
 #: Marks an SQLite file as a dft catalog: 'dftC' in ASCII.
@@ -27,7 +30,7 @@ _MAGIC = b"SQLite format 3\0"
 _SCHEMA = f"""
     PRAGMA application_id = {APPLICATION_ID};
     PRAGMA user_version = {FORMAT};
-    CREATE TABLE meta (catalog_id TEXT NOT NULL);
+    CREATE TABLE meta (catalog_id TEXT NOT NULL, row_sum BLOB NOT NULL);
     CREATE TABLE nodes (
         number INTEGER PRIMARY KEY, node_id TEXT NOT NULL UNIQUE,
         label TEXT NOT NULL, host TEXT NOT NULL, store TEXT NOT NULL
@@ -45,13 +48,25 @@ _SCHEMA = f"""
     CREATE TABLE transfers (transfer INTEGER PRIMARY KEY);
 """
 
-_DAMAGED = "it is damaged: restore it from a copy or give another --catalog"
+DAMAGED = "it is damaged: make it anew from the nodes' stores with dft rebuild, or restore it from a copy"
 _MEANINGS = {
     sqlite3.SQLITE_FULL: "its disk is full",
     sqlite3.SQLITE_BUSY: "another program has it open",
     sqlite3.SQLITE_READONLY: "it cannot be written",
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
+}
+
+
+#: What SQLite can say of a file that is as it should be.
+_NOT_DAMAGE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_INTERRUPT,
 }
 
 
@@ -60,16 +75,21 @@ def titled(path: Path) -> str:
     return f"the catalog {shown(os.fsencode(path))}"
 
 
+def _kind(problem: sqlite3.Error) -> int:
+    """Return what kind of failure SQLite reports: the low byte of its code, the rest of which is detail."""
+    return (getattr(problem, "sqlite_errorcode", None) or 0) & 0xFF
+
+
 @contextmanager
 def catalog_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the system raise inside the block into CatalogError that names ``path``."""
     try:
         yield
     except sqlite3.Error as problem:
-        # The low byte is the kind of failure, the rest its detail.
-        kind = (getattr(problem, "sqlite_errorcode", None) or 0) & 0xFF
+        kind = _kind(problem)
         meaning = f"{_MEANINGS[kind]} ({problem})" if kind in _MEANINGS else str(problem)
-        raise CatalogError(f"{titled(path)}: {meaning}") from problem
+        kind_of_error = UnreadableCatalog if _MEANINGS.get(kind) == DAMAGED else CatalogError
+        raise kind_of_error(f"{titled(path)}: {meaning}") from problem
     except OSError as problem:
         raise CatalogError(f"{titled(path)}: {problem.strerror}: give another --catalog") from problem
     except OverflowError as problem:
@@ -107,17 +127,61 @@ def check_header(path: Path) -> None:
     magic, version, application = _HEADER.unpack(header.ljust(_HEADER.size, b"\0"))
     if magic != _MAGIC or application != APPLICATION_ID:
         raise CatalogError(f"{shown(os.fsencode(path))} is not a dft catalog: give another --catalog")
-    if version != FORMAT:
+    if version > FORMAT:
         raise CatalogError(
             f"{titled(path)} has format {version}, this dft reads format {FORMAT}:"
             " use the dft that made it or give another --catalog"
         )
+    if version < FORMAT:
+        raise UnreadableCatalog(
+            f"{titled(path)} has format {version}, this dft reads format {FORMAT}:"
+            " use the dft that made it, or make it anew from the nodes' stores with dft rebuild"
+        )
 
 
-def connect(path: Path) -> tuple[sqlite3.Connection, str]:
-    """Open the catalog at ``path``, made where missing: the connection and the catalog's id.
+def check_intact(path: Path) -> bool:
+    """Look at the file of a catalog before it is opened; nothing is changed.
 
-    Raises CatalogError, sqlite3.Error or OSError.
+    Returns whether all of it is known to be as it was closed.  Raises CatalogError when it is no catalog,
+    or one that was damaged.
+    """
+    intact = seal_holds(path)
+    try:
+        check_header(path)
+    except CatalogError:
+        if not intact and is_sealed(path) and path.is_file():
+            raise UnreadableCatalog(f"{titled(path)}: {DAMAGED}") from None
+        raise
+    if is_sealed(path) and path.exists() and not path.stat().st_size:
+        raise UnreadableCatalog(f"{titled(path)}: {DAMAGED} (it is empty)")
+    return intact
+
+
+def set_catalog_aside(path: Path) -> Path:
+    """Rename a catalog that cannot be read, and its log; return its new path.  Raises as ``open`` does."""
+    hint = "end that session or give another --catalog"
+    lock = OwnerLock.acquire(path.with_name(path.name + ".lock"), titled(path), hint, CatalogError)
+    try:
+        with catalog_errors(path):
+            number = 1
+            while (target := path.with_name(f"{path.name}.damaged-{number}")).exists():
+                number += 1
+            for ending in ("-wal", "-journal", "-shm", ""):
+                if (part := path.with_name(path.name + ending)).exists():
+                    part.rename(target.with_name(target.name + ending))
+            remove_seal(path)
+    finally:
+        lock.release()
+    return target
+
+
+def connect(
+    path: Path, intact: bool, catalog_id: str = "", fsync: bool = False
+) -> tuple[sqlite3.Connection, RowSum, str]:
+    """Open the catalog at ``path``, made where missing: the connection, its sum, and the catalog's id.
+
+    intact: whether it is known to be whole; else all of it is read.  catalog_id: that of a new catalog,
+    empty for a random one.  fsync: as for ``Catalog.open``.  Raises CatalogError, sqlite3.Error or OSError.
     """
     # SQLite would make the file readable for others.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -128,17 +192,37 @@ def connect(path: Path) -> tuple[sqlite3.Connection, str]:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
             # Before the log is in use: thus the marks are in the file itself, where check_header looks.
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
-            connection.execute("INSERT INTO meta VALUES (?)", (os.urandom(16).hex(),))
+            new_id = catalog_id or os.urandom(16).hex()
+            connection.execute("INSERT INTO meta VALUES (?, ?)", (new_id, empty_sum(new_id)))
             connection.execute("COMMIT")
+        elif not intact:
+            _check_rows(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        # With NORMAL a power cut may take the last transactions, but only them.
+        connection.execute(f"PRAGMA synchronous = {'EXTRA' if fsync else 'NORMAL'}")
+        if fsync:
+            sync_file_system(path.absolute().parent)
         row = connection.execute("SELECT catalog_id FROM meta").fetchone()
-        if row is None:
-            raise CatalogError(f"{titled(path)}: {_DAMAGED}")
         # The exclusive lock on the file is taken by the first write.
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute("COMMIT")
+        row_sum = RowSum(connection)
+    except sqlite3.Error as problem:
+        connection.close()
+        if intact or not path.stat().st_size or _kind(problem) in _NOT_DAMAGE:
+            raise
+        raise UnreadableCatalog(f"{titled(path)}: {DAMAGED} ({problem})") from problem
     except BaseException:
         connection.close()
         raise
-    return connection, row[0]
+    return connection, row_sum, row[0]
+
+
+def _check_rows(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise CatalogError unless all that is in a catalog is what was written."""
+    try:
+        wrong = what_is_wrong(connection)
+    except (ValueError, TypeError, OverflowError) as problem:  # what damaged values are no use for
+        wrong = str(problem)
+    if wrong:
+        raise UnreadableCatalog(f"{titled(path)}: {DAMAGED} ({wrong})")

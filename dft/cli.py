@@ -152,7 +152,7 @@ def _session(server: MetadataServer, options: Options, link: TerminalLink | None
     from dft.errors import DftError
     from dft.grammar import script_lines
     from dft.quoting import split_commands
-    from dft.repl import LineReader, Output, run_interactive, run_script
+    from dft.repl import LineReader, Output, run_interactive, run_reply, run_script
 
     output = Output(options.json, options.quiet, options.verbose)
     try:
@@ -164,6 +164,8 @@ def _session(server: MetadataServer, options: Options, link: TerminalLink | None
             commands = LineReader(server, 0)
         elif options.script is not None:
             commands = script_lines(_read(options.script))
+        if options.rebuild:
+            return run_reply(server.rebuild, output)
         server.start()
     except DftError as problem:
         print(f"dft: {problem.message}", file=sys.stderr)

@@ -61,13 +61,17 @@ class Cluster:
     #: The session's catalog, from ``start`` on.
     catalog: Catalog
 
-    def __init__(self, engine: Engine, segment_size: int, window: int, chunk_size: int) -> None:
+    def __init__(
+        self, engine: Engine, segment_size: int, window: int, chunk_size: int, fsync: bool = False
+    ) -> None:
         self.engine = engine
         self.loop = engine.loop
         self.window = window
         self.segment_size = segment_size
         #: Bytes of the chunks of what is published.
         self.chunk_size = chunk_size
+        #: Whether nothing is acknowledged before it is on a disk.
+        self.fsync = fsync
         self.rng = random.Random()
         self.nodes: list[Node] = []
         #: Rank 0's buffers, shared by all streams of a command: its memory is bounded by these.
@@ -148,6 +152,18 @@ class Cluster:
         """Send the same request to several nodes at once; the tasks are in the order of ``nodes``."""
         return [self.loop.spawn(self.call(node.rank, kind, *fields)) for node in nodes]
 
+    async def identify(self, store: str) -> list[tuple[str, answers.Identified]]:
+        """Ask every data server whose its store is, before ``start``: (host, its answer) by rank."""
+        await self._all_said_hello
+        index: Counter[str] = Counter()
+        tasks = []
+        for rank, (host, _) in sorted(self._hosts.items()):
+            tasks.append(self.loop.spawn(self.call(rank, requests.Identify, store, index[host])))
+            index[host] += 1
+        await settled(tasks)
+        hosts = [host for _, (host, _) in sorted(self._hosts.items())]
+        return [(host, task.result()) for host, task in zip(hosts, tasks, strict=True)]
+
     async def start(self, catalog: Catalog, store: str) -> None:
         """Meet all data servers, have them open their stores, and settle what a crash left staged.
 
@@ -165,7 +181,7 @@ class Cluster:
         index: Counter[str] = Counter()
         tasks: list[tuple[int, Task[Any]]] = []
         for rank, (host, _) in sorted(self._hosts.items()):
-            fields = (catalog.catalog_id, store, index[host], self.segment_size, self.window)
+            fields = (catalog.catalog_id, store, index[host], self.segment_size, self.window, self.fsync)
             tasks.append((rank, self.loop.spawn(self._welcome(rank, *fields))))
             index[host] += 1
         await settled([task for _, task in tasks])

@@ -45,14 +45,31 @@ class Contents:
 
     def held(self) -> Layout:
         """Return every file of which chunks are here, and their runs, as the manifests and the disk say."""
+        layout, _, problems = self.stock()
+        if problems:
+            raise StoreError(problems[0])
+        return layout
+
+    def stock(self) -> tuple[Layout, list[int], list[str]]:
+        """Return what is here, for each file the time of its oldest manifest in ns, and what cannot be read.
+
+        A file's entry knows the digests of the chunks that are here, and perhaps no others.
+        """
         files: dict[int, FileEntry] = {}
         chunks: dict[int, set[int]] = {}
         digests: dict[int, bytearray] = {}
+        times: dict[int, int] = {}
+        problems: list[str] = []
         for path in self.manifests():
-            layout = read_manifest(path)
+            try:
+                layout, time = read_manifest(path), os.stat(path).st_mtime_ns
+            except (StoreError, OSError) as problem:
+                problems.append(str(problem))
+                continue
             for run in layout.runs:
                 entry = layout.files[run.file]
                 files[entry.file_id] = entry
+                times[entry.file_id] = min(time, times.get(entry.file_id, time))
                 chunks.setdefault(entry.file_id, set()).update(range(run.first, run.first + run.count))
                 # A manifest is sure to know the digests of its own chunks only.
                 known = digests.setdefault(entry.file_id, bytearray(entry.digests))
@@ -63,8 +80,11 @@ class Contents:
         for file_id, entry in sorted(files.items(), key=lambda item: item[1].name):
             if os.path.lexists(self.file_path(entry.name)) or os.path.lexists(self.object_path(entry)):
                 runs += runs_of(len(listed), sorted(chunks[file_id]))
+                # A run of none where it has chunks, all of which were set aside, says nothing.
+                if not chunks[file_id] and not entry.chunk_count:
+                    runs.append(ChunkRun(len(listed), 0, 0))
                 listed.append(entry_with(entry, bytes(digests[file_id])))
-        return Layout(listed, runs)
+        return Layout(listed, runs), [times[entry.file_id] for entry in listed], problems
 
     def held_chunks(self, files: Iterable[int]) -> dict[int, set[int]]:
         """Return the chunks that published manifests claim of some files, by file id."""

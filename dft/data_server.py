@@ -25,7 +25,7 @@ from dft.mpi_engine import Engine
 from dft.probing import probe
 from dft.progress import Completion, Loop
 from dft.quarantine import Findings, check_chunks, set_aside
-from dft.store import Store, default_root
+from dft.store import Store, identity_of, root_of
 from dft.streams import Buffers, FailedSink, Sink, Stop, receive_stream, segment_lengths, send_stream
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class DataServer:
         self._feeds: dict[bytes, Feed] = {}
         self._store: Store | None = None
         self._window = 1
+        self._fsync = False
         self._arrivals = Arrivals(self._loop, engine.size, self._tell_arrived)
         engine.on_control = self._on_control
 
@@ -76,6 +77,8 @@ class DataServer:
     async def _answer(self, handler: Callable[[DataServer, Any], Awaitable[Message]], request: Any) -> None:
         try:
             reply = await handler(self, request)
+            if self._fsync and not isinstance(request, requests.READING):
+                await self._loop.in_thread(self.store.sync)
         except Exception as problem:  # whatever it is, rank 0 learns of it
             reply = protocol.fault(request.call, problem)
         await self._send(reply)
@@ -89,15 +92,19 @@ class DataServer:
             raise ProtocolError("this data server has no store open")
         return self._store
 
+    async def _identify(self, request: requests.Identify) -> Message:
+        found = await self._loop.in_thread(identity_of, root_of(request.store, request.index_on_host))
+        return answers.Identified(request.call, *found)
+
+    async def _take_stock(self, request: requests.TakeStock) -> Message:
+        return answers.Stock(request.call, *await self._loop.in_thread(self.store.stock))
+
     async def _welcome(self, request: requests.Welcome) -> Message:
-        root = request.store or os.environ.get("DFT_STORE") or default_root()
-        root = os.path.abspath(os.path.expanduser(root))
-        if request.index_on_host:
-            # Several data servers on one host: the first uses the store itself, the others keep theirs in it.
-            root = os.path.join(root, f"server-{request.index_on_host}")
+        root = root_of(request.store, request.index_on_host)
         store = await self._loop.in_thread(Store, root, request.catalog_id)
         self._store = store
         self._window = request.window
+        self._fsync = request.fsync
         self._broadcast_memory = request.segment_size * request.window
         self._sending = Buffers(request.segment_size, request.window)
         self._receiving = Buffers(request.segment_size, request.window)
@@ -230,6 +237,8 @@ class DataServer:
             writer = placement.writer(layout, list(range(len(files))), True)
             self._copy(layout, self.store.reader(layout), writer, self._stop_of(request.transfer))
             placement.place()
+            if self._fsync:
+                placement.sync()
         finally:
             placement.discard()
 
@@ -355,6 +364,8 @@ class DataServer:
 
     _HANDLERS: ClassVar[dict[type[Message], Callable[[DataServer, Any], Awaitable[Message]]]] = {
         requests.Welcome: _welcome,
+        requests.Identify: _identify,
+        requests.TakeStock: _take_stock,
         requests.Receive: _receive,
         requests.Send: _send_chunks,
         requests.Broadcast: _broadcast,

@@ -43,6 +43,12 @@ class CatalogError(DftError):
     exit_code = 10
 
 
+class UnreadableCatalog(CatalogError):
+    """The catalog is damaged, or of an older format: dft rebuild makes it anew from the nodes' stores."""
+
+    exit_code = 15
+
+
 class FileNotPublished(CatalogError):
     """No file or directory of that name is published."""
 
@@ -149,6 +155,7 @@ FAULTS: dict[str, type[DftError]] = {
         LocalFileError,
         CommandFailed,
         CatalogError,
+        UnreadableCatalog,
         FileNotPublished,
         NameTaken,
         NoReplica,

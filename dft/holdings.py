@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
+from dft.catalog_seal import RowSum
 from dft.errors import CatalogError
 from dft.model import runs_of
 
@@ -33,8 +34,9 @@ class Holding(msgspec.Struct, frozen=True, gc=False):
 class Holdings:
     """The holdings of an open catalog; ``title`` names it in a CatalogError."""
 
-    def __init__(self, connection: sqlite3.Connection, title: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, row_sum: RowSum, title: str) -> None:
         self._connection = connection
+        self._row_sum = row_sum
         self._title = title
         self._set_ids: dict[frozenset[int], int] = {}
         self._sets: dict[int, frozenset[int]] = {}
@@ -49,7 +51,9 @@ class Holdings:
 
         chunk_counts: those of files just inserted; the others are looked up.
         """
-        rows = []
+        rows: dict[tuple[int, int, int, int], None] = {}  # in order, each once
+        known: dict[int, set[tuple[int, int, int, int]]] = {file_id: set() for file_id in chunk_counts}
+        query = "SELECT file_id, first, count, node_set FROM holdings WHERE file_id = ?"
         for holding in holdings:
             file_id, first, held = holding.file_id, holding.first, holding.count
             count = chunk_counts.get(file_id)
@@ -57,8 +61,13 @@ class Holdings:
                 count = chunk_counts[file_id] = self._chunk_count(file_id)
             if first < 0 or held < 0 or first + held > count:
                 raise CatalogError(f"{self._title}: chunks {first}+{held} of a file that has {count}")
-            rows.append((file_id, first, held, self._set_id(holding.nodes)))
-        self._connection.executemany("INSERT OR IGNORE INTO holdings VALUES (?, ?, ?, ?)", rows)
+            if file_id not in known:
+                known[file_id] = set(self._connection.execute(query, (file_id,)))
+            row = file_id, first, held, self._set_id(holding.nodes)
+            if row not in known[file_id]:
+                rows[row] = None
+        self._connection.executemany("INSERT INTO holdings VALUES (?, ?, ?, ?)", rows)
+        self._row_sum.add("holdings", rows)
 
     def remove(self, file_id: int, chunks: set[int], node: int) -> None:
         """Strike a node from the holders of chunks of a file; no chunks: of an empty file or a directory."""

@@ -18,6 +18,7 @@ import msgspec
 
 from dft import staging
 from dft.chunk_io import ChunkWriter
+from dft.durability import sync_file_system
 from dft.errors import DftError, InUse, LocalFileError
 from dft.local_files import local_error
 from dft.locks import OwnerLock
@@ -263,6 +264,13 @@ class LocalPlacement:
         if not os.path.exists(os.path.join(self._stage, b"plan-1")):
             self.discard()
         self._release()
+
+    def sync(self) -> None:
+        """Have all that was placed on its disk; LocalFileError when that fails."""
+        try:
+            sync_file_system(self._directory or b".")
+        except OSError as problem:
+            raise local_error(problem, self._directory, "write") from problem
 
     def discard(self) -> None:
         """Remove what was staged, as if nothing had been asked."""

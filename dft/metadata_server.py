@@ -16,10 +16,11 @@ from dft.commands import Command
 from dft.errors import Cancelled, DftError, InUse, PeerLost, Terminated
 from dft.launcher_input import launcher_input_ended
 from dft.meter import Headway, Meter
+from dft.model import KIND_DIRECTORY
 from dft.mpi_engine import Engine
 from dft.options import Options
 from dft.progress import Completion
-from dft.replies import Progress, Reply
+from dft.replies import Progress, Rebuilt, Reply
 from dft.retrieve_operations import cat
 from dft.session_report import Continuation, Reporter
 from dft.standard_input import StandardInput
@@ -50,7 +51,9 @@ class MetadataServer:
         self._reporter = reporter or Reporter(None)
         self.continues = continues
         self._catalog: Catalog | None = None
-        self._cluster = Cluster(engine, options.segment_size, options.window, options.chunk_size)
+        self._cluster = Cluster(
+            engine, options.segment_size, options.window, options.chunk_size, options.fsync
+        )
         self._cluster.on_published = self._reporter.published
         if continues is not None:
             self._cluster.continues = continues
@@ -76,7 +79,7 @@ class MetadataServer:
         patience = time.monotonic() + (LEFTOVERS_END if self.continues is not None else 0)
         while True:
             try:
-                return Catalog.open(path)
+                return Catalog.open(path, fsync=self._options.fsync)
             except InUse:
                 if time.monotonic() > patience:
                     raise
@@ -86,6 +89,27 @@ class MetadataServer:
         """Note that the command of line ``number`` was carried out, well or not."""
         if not self.broken:
             self._reporter.done(number, code)
+
+    def rebuild(self) -> Reply:
+        """Make the catalog anew from the stores, instead of ``start``; raise what stands in the way."""
+        from dft.rebuilding import commit_again, open_again, rebuild  # at no other start
+
+        path = Path(self._options.catalog)
+        identified = self._drive(self._cluster.identify(self._options.store))
+        self._catalog, aside = open_again(path, identified, self._options.fsync)
+        commit_again(self._catalog, identified)
+        self._drive(self._cluster.start(self._catalog, self._options.store))
+        done = self._drive(rebuild(self._cluster, aside))
+        directories = sum(entry.kind == KIND_DIRECTORY for entry in done.added)
+        return Rebuilt(
+            catalog=str(path),
+            files=len(done.added) - directories,
+            directories=directories,
+            size=sum(entry.size for entry in done.added),
+            nodes=tuple(node.name for node in self._cluster.nodes),
+            aside=done.aside,
+            problems=tuple(done.problems),
+        )
 
     def _drive(self, coroutine: Coroutine[Any, Any, T], nap: Callable[[float], object] | None = None) -> T:
         """Run to the end; what the loop itself raises means that the session cannot go on."""

@@ -20,12 +20,14 @@ Move files between this machine and the local disks of a cluster's nodes, over M
 
 Usage:
   dft [options]
+  dft [options] rebuild
   dft [options] --script FILE
   dft [options] -c COMMANDS
 
 Under mpirun (mpirun -np N dft) rank 0 is the metadata server and takes the commands, every other rank
 is a data server. Without mpirun dft starts mpirun itself: on the hosts that are named or that a Slurm or
 OAR job has, with rank 0 here and a data server on each of them; else on this machine alone.
+dft rebuild makes a lost or damaged catalog anew from what the stores of all nodes say.
 
 Options:
   -c COMMANDS          Run commands, separated by ';', and leave.
@@ -40,6 +42,7 @@ Options:
   --chunk-size SIZE    Unit of storage, as 512K or 4M ($DFT_CHUNK_SIZE) [default: 4M].
   --segment-size SIZE  Unit on the wire ($DFT_SEGMENT_SIZE) [default: 1M].
   --window N           Segments in flight per stream ($DFT_WINDOW) [default: 8].
+  --fsync              Acknowledge only what survives a power cut ($DFT_FSYNC=1).
   --json               One JSON object per reply ($DFT_JSON=1).
   --quiet              No summaries of transfers ($DFT_QUIET=1).
   --verbose            Show each command of a script, and the details of a bug ($DFT_VERBOSE=1).
@@ -69,6 +72,8 @@ class Options(msgspec.Struct, frozen=True):
     script: str | None
     commands: str | None
     keep_going: bool
+    rebuild: bool
+    fsync: bool
     #: What dft starts where it is the launcher: ranks on this machine, or data servers on hosts, or neither.
     ranks: int | None
     hosts: str | None
@@ -134,6 +139,8 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
         script=found["--script"],
         commands=found["-c"],
         keep_going=bool(found["--keep-going"]),
+        rebuild=bool(found["rebuild"]),
+        fsync=flag("--fsync"),
         ranks=None if found["-n"] is None else _number("-n", found["-n"], 2, 4096),
         hosts=place("--hosts"),
         hostfile=place("--hostfile"),

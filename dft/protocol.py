@@ -66,6 +66,10 @@ _KINDS: dict[int, type[Message]] = dict(
             requests.Claim,
             requests.Keep,
             answers.Claimed,
+            requests.Identify,
+            answers.Identified,
+            requests.TakeStock,
+            answers.Stock,
         ),
         start=1,
     )

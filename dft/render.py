@@ -27,6 +27,7 @@ from dft.replies import (
     NodeList,
     Planned,
     Progress,
+    Rebuilt,
     Reply,
     Text,
     Transferred,
@@ -45,6 +46,7 @@ REPLY_NAMES: dict[type[Reply], str] = {
     ChunkList: "chunk_list",
     Verified: "verified",
     H5List: "hdf5_list",
+    Rebuilt: "rebuilt",
 }
 
 #: Fields that say how a reply is shown, and not what it says.
@@ -76,6 +78,8 @@ def to_text(reply: Reply) -> str:
                 ],
                 "<<<<",
             )
+        case Rebuilt():
+            return _rebuilt(reply)
     return ""
 
 
@@ -221,6 +225,15 @@ def _verified(reply: Verified) -> str:
     where = f" on {fold(reply.nodes)}" if reply.nodes else ""
     head = f"verified {_count(reply.chunks, 'chunk')}, {human_size(reply.size)}{where}"
     return "\n".join([*lines, f"{head}, {_duration(reply.seconds)}: {', '.join(counts) or 'all good'}"])
+
+
+def _rebuilt(reply: Rebuilt) -> str:
+    what = f"{_count(reply.files, 'file')} and {_count(reply.directories, 'directory')}"
+    lines = list(reply.problems)
+    if reply.aside:
+        lines.append(f"the damaged catalog is now {shown(os.fsencode(reply.aside))}")
+    head = f"rebuilt {shown(os.fsencode(reply.catalog))} from {fold(reply.nodes)}: {what} added"
+    return "\n".join([*lines, f"{head}, {human_size(reply.size)}"])
 
 
 def _wrong(row: WrongChunk, repair: bool) -> str:

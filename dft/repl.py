@@ -211,6 +211,22 @@ def run_script(
     return _until_output_closes(printer, lambda: _script(operations, printer, lines, keep_going))
 
 
+def run_reply(make: Callable[[], Reply], output: Output) -> int:
+    """Print one reply; return its exit code."""
+    printer = Printer(output)
+
+    def run() -> int:
+        try:
+            reply = make()
+        except DftError as problem:
+            printer.error(_cancelled(problem))
+            return problem.exit_code
+        printer.reply(reply)
+        return reply.exit_code
+
+    return _until_output_closes(printer, run)
+
+
 def _script(
     operations: Operations, printer: Printer, commands: Iterator[tuple[int, str]], keep_going: bool
 ) -> int:

@@ -131,6 +131,26 @@ class Planned(Reply, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+class Rebuilt(Reply, frozen=True):
+    """``dft rebuild``.  files, directories, size: of what was added.  aside: where a damaged catalog is now.
+
+    problems: a line for each thing that could not be found.
+    """
+
+    catalog: str
+    files: int
+    directories: int
+    size: int
+    nodes: tuple[str, ...]
+    aside: str
+    problems: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all was found."""
+        return NoReplica.exit_code if self.problems else 0
+
+
 class FileRow(msgspec.Struct, frozen=True):
     """One published file or directory.
 

@@ -12,7 +12,10 @@ from dft.names import check_name
 
 
 class Welcome(Message, frozen=True):
-    """Open your store.  sizes in bytes; ``store``: empty for the node's own default directory."""
+    """Open your store.  sizes in bytes; ``store``: empty for the node's own default directory.
+
+    fsync: answer only when what you changed is on the disk.
+    """
 
     call: int
     catalog_id: str
@@ -20,6 +23,7 @@ class Welcome(Message, frozen=True):
     index_on_host: int
     segment_size: int
     window: int
+    fsync: bool = False
 
     def check(self) -> None:
         """Raise ProtocolError when a field is out of range."""
@@ -27,6 +31,25 @@ class Welcome(Message, frozen=True):
             raise ProtocolError("index or window out of range")
         if not 0 < self.segment_size < 2**31:
             raise ProtocolError(f"segment size {self.segment_size} out of range")
+
+
+class Identify(Message, frozen=True):
+    """Say whose your store is; ``store`` and ``index_on_host`` as for a Welcome, which is to follow."""
+
+    call: int
+    store: str
+    index_on_host: int
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        if not 0 <= self.index_on_host < 2**20:
+            raise ProtocolError("index out of range")
+
+
+class TakeStock(Message, frozen=True):
+    """Say all that your store's manifests say."""
+
+    call: int
 
 
 class Receive(Message, frozen=True):
@@ -249,6 +272,8 @@ class Quit(Message, frozen=True):
 
 Request = (
     Welcome
+    | Identify
+    | TakeStock
     | Receive
     | Send
     | Broadcast
@@ -270,3 +295,6 @@ Request = (
     | AskSpace
     | Quit
 )
+
+#: Requests that leave a store as it is.
+READING = (Send, SendFiles, Probe, Abort, Scan, ListChunks, TakeStock, Identify, AskSpace, Quit)

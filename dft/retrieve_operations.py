@@ -112,6 +112,8 @@ async def _retrieve(
         finish: Callable[..., None] = placement.place if append_to is None else placement.append_to
         arguments = () if append_to is None else (append_to,)
         await cluster.loop.in_thread(finish, *arguments)
+        if cluster.fsync:
+            await cluster.loop.in_thread(placement.sync)
     except (Cancelled, Terminated, PeerLost):
         placement.suspend()
         raise

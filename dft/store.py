@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dft import staging
 from dft.contents import Contents, store_error
+from dft.durability import sync_file_system
 from dft.errors import StoreError
 from dft.incoming import Stage
 from dft.leftovers import Leftovers
@@ -41,12 +43,41 @@ def default_root() -> str:
     return path
 
 
+def root_of(store: str, index_on_host: int) -> str:
+    """Return the directory of this node's store: ``store``, or where that is empty the node's own default."""
+    root = os.path.abspath(os.path.expanduser(store or os.environ.get("DFT_STORE") or default_root()))
+    # Several data servers on one host: the first uses the store itself, the others keep theirs in it.
+    return os.path.join(root, f"server-{index_on_host}") if index_on_host else root
+
+
 def _make_private(path: str) -> None:
     """Make a directory, and those above it that are missing, for this user only."""
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         _make_private(parent)
     os.makedirs(path, mode=0o700, exist_ok=True)
+
+
+def identity_of(root: str) -> tuple[str, list[int], list[int]]:
+    """Say whose the store at ``root`` is, empty where there is none, before it is opened.
+
+    Also the transfers of which there are manifests, and those that are staged.
+    """
+    try:
+        with open(os.path.join(root, "identity"), encoding="utf-8") as file:
+            owner = str(json.load(file)["catalog"])
+        manifests = os.listdir(os.path.join(root, "manifests"))
+        incoming = os.listdir(os.path.join(root, "incoming"))
+    except FileNotFoundError:
+        return "", [], []
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise StoreError(f"{root} cannot be read as a store: {problem}; give another --store") from problem
+    transfers = {name.partition("-")[0] for name in manifests}
+    return owner, _numbers(transfers), _numbers(incoming)
+
+
+def _numbers(names: Iterable[str]) -> list[int]:
+    return sorted(int(name, 16) for name in names if re.fullmatch("[0-9a-f]{16}", name))
 
 
 class Store(Contents):
@@ -100,8 +131,8 @@ class Store(Contents):
             raise StoreError(f"the store {self.root} has format {form}, this dft reads {FORMAT}")
         if owner != catalog_id:
             raise StoreError(
-                f"the store {self.root} belongs to another catalog ({owner}, not {catalog_id}): "
-                "give that one by --catalog, or another --store"
+                f"the store {self.root} belongs to another catalog ({owner}, not {catalog_id}): give that one"
+                " by --catalog, or another --store; where it is lost, dft rebuild makes it anew"
             )
         return NodeId(str(node_id))
 
@@ -174,6 +205,13 @@ class Store(Contents):
         found, _ = self.find(layout, check)
         self.stage(transfer).take_over(found, layout)
         return found, bool(self._leftovers)
+
+    def sync(self) -> None:
+        """Have all that was changed on the disk; StoreError when that fails."""
+        try:
+            sync_file_system(self.root)
+        except OSError as problem:
+            raise store_error(problem, self.root) from problem
 
     def close(self) -> None:
         """Give the store up."""

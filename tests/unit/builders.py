@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -159,6 +160,33 @@ def power_cut(after: int) -> Iterator[None]:
 
     with mock.patch.multiple(os, **{name: limited(getattr(os, name)) for name in _CHANGING}):
         yield
+
+
+@contextmanager
+def disk_full(after: int, for_good: bool) -> Iterator[list[str]]:
+    """Let ``after`` calls that need space happen; the next one, or all from there on, find the disk full.
+
+    Yields the names of the calls that failed.
+    """
+    failed: list[str] = []
+    left = after
+
+    def limited(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal left
+            if name == "open" and not arguments[1] & os.O_CREAT:
+                return real(*arguments, **keywords)
+            left -= 1
+            if left < 0 and (for_good or not failed):
+                failed.append(name)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*arguments, **keywords)
+
+        return call
+
+    needing = ["rename", "mkdir", "open", "write", "pwrite", "ftruncate", "truncate"]
+    with mock.patch.multiple(os, **{name: limited(name, getattr(os, name)) for name in needing}):
+        yield failed
 
 
 def tree_of(root: bytes | str | os.PathLike[Any]) -> dict[bytes, bytes | None]:

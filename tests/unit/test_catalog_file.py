@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dft.catalog import Catalog
+from dft.catalog_seal import seal
 from dft.errors import CatalogError, InUse
 from dft.holdings import Holding
 from dft.model import DIGEST_SIZE, KIND_DIRECTORY, KIND_FILE, FileEntry
@@ -146,6 +147,7 @@ def test_a_catalog_of_a_later_format_is_refused(catalog: Catalog) -> None:
     catalog.close()
     with contextlib.closing(sqlite3.connect(catalog.path)) as other, other:
         other.execute("PRAGMA user_version = 3")
+    seal(catalog.path)
     with pytest.raises(CatalogError, match="has format 3, this dft reads format 2"):
         Catalog.open(catalog.path)
 
@@ -155,7 +157,7 @@ def test_a_truncated_catalog_is_refused_and_its_lock_released(catalog: Catalog) 
     catalog.close()
     os.truncate(catalog.path, catalog.path.stat().st_size // 2)
     for _ in range(2):
-        with pytest.raises(CatalogError, match=r"damaged.*--catalog"):
+        with pytest.raises(CatalogError, match=r"damaged.*dft rebuild"):
             Catalog.open(catalog.path)
 
 

@@ -34,6 +34,7 @@ by_type: dict[Any, st.SearchStrategy[Any]] = {
     bytes: st.binary(max_size=40),
     Layout: layouts,
     list[int]: st.lists(int64, max_size=5),
+    list[str]: st.lists(st.text(max_size=9), max_size=3),
     list[FileEntry]: entries,
     list[ChunkRun]: layouts.map(lambda layout: layout.runs),
     list[tuple[bytes, str]]: st.lists(st.tuples(st.binary(max_size=9), st.text(max_size=9)), max_size=3),
@@ -46,6 +47,7 @@ special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
     },
     (requests.Check, "layout"): checked,
     (requests.Welcome, "index_on_host"): st.integers(0, 2**20 - 1),
+    (requests.Identify, "index_on_host"): st.integers(0, 2**20 - 1),
     (requests.Welcome, "window"): st.integers(1, 2**16),
     (requests.Welcome, "segment_size"): st.integers(1, 2**31 - 1),
     (answers.Arrived, "moved"): st.integers(0, 2**63 - 1),
@@ -80,11 +82,21 @@ def places(draw: Any) -> Message:
     return requests.Place(draw(int64), draw(int64), b"/" + draw(st.binary(max_size=9)), files, paths)
 
 
+@st.composite
+def stocks(draw: Any) -> Message:
+    layout = draw(layouts)
+    size = len(layout.files)
+    times = draw(st.lists(int64, min_size=size, max_size=size))
+    return answers.Stock(draw(int64), layout, times, draw(by_type[list[str]]))
+
+
 def of_kind(kind: type[Message]) -> st.SearchStrategy[Message]:
     if kind is requests.Broadcast:
         return broadcasts()
     if kind is requests.Place:
         return places()
+    if kind is answers.Stock:
+        return stocks()
     fields = msgspec.structs.fields(kind)
     return st.builds(kind, *(special.get((kind, field.name), by_type.get(field.type)) for field in fields))
 
