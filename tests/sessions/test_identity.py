@@ -101,7 +101,7 @@ def test_a_node_that_is_absent_is_shown_and_its_files_say_so(dft: Sandbox) -> No
     assert state(dft) == before
     script(dft, "get on2", "get on1", ranks=3, cwd=where)
     # A name on an absent node is taken all the same; and all is well again once the node is back.
-    assert one_complaint(dft.run("-c", "put on3", ranks=3), 12, "on3")
+    assert one_complaint(dft.run("-c", "put on2 on3", ranks=3), 12, "on3")
     assert " absent" not in dft.run("-c", "ls -l; ls_nodes; get on3", cwd=where).ok().stdout
     assert not left_behind(dft)
 

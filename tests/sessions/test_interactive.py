@@ -19,7 +19,8 @@ def test_a_session_answers_each_line_and_survives_errors(dft: Sandbox) -> None:
         assert "no such" not in complaint_of(session, "frobnicate")
         assert "quote" in complaint_of(session, "put 'with space")
         assert session.do("put 'with space'  # comment").startswith("published 'with space': 10 B in 1 file")
-        assert "files are written once" in complaint_of(session, 'put "with space"')
+        assert "published already" in session.do('put "with space"')
+        assert "files are written once" in complaint_of(session, 'put sub/b "with space"')
         assert session.do("lcd sub") == EMPTY
         assert session.do("lpwd") == f"{dft.work}/sub\n"
         assert session.do("!ls") == "b\n"
