@@ -20,7 +20,8 @@ def test_a_script_stops_at_the_first_failure_with_its_line(dft: Sandbox) -> None
 
 def test_keep_going_runs_all_and_returns_the_worst(dft: Sandbox) -> None:
     random_file(dft.work / "a", 10)
-    done = dft.script("get x", "put a", "put a", "put a c", "putt", "ls", args=("--keep-going",))
+    random_file(dft.work / "b", 11)
+    done = dft.script("get x", "put a", "put b a", "put a c", "putt", "ls", args=("--keep-going",))
     assert [line.split(": ")[1].rpartition(":")[2] for line in complaints(done.stderr)] == ["1", "3", "5"]
     assert done.returncode == 12
     assert done.stdout.endswith("\na\nc\n")
@@ -94,9 +95,10 @@ def test_json_gives_one_object_for_each_reply_with_all_facts(dft: Sandbox) -> No
 
 def test_quiet_says_nothing_of_what_went_well(dft: Sandbox) -> None:
     random_file(dft.work / "a", 10)
+    random_file(dft.work / "other", 11)
     done = dft.script("put a", "bcast a", "diffuse a", "get a b", "ls", args=("--quiet",)).ok()
     assert (done.stdout, complaints(done.stderr)) == ("a\n", [])
-    assert one_complaint(dft.run("--quiet", "-c", "put a"), 12, "a is published")
+    assert one_complaint(dft.run("--quiet", "-c", "put other a"), 12, "a is published")
 
 
 def test_verbose_shows_the_commands(dft: Sandbox) -> None:

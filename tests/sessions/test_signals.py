@@ -43,7 +43,7 @@ def under_way(run: Run, dft: Sandbox, line: str) -> None:
 
 
 def running(dft: Sandbox) -> None:
-    patterns = ("**/incoming/*/**/*", "work/.dft-*/*/tree/*")
+    patterns = ("**/incoming/*/**/*", "work/.dft-*/**/*")
     wait_until(lambda: any(path.is_file() for p in patterns for path in dft.home.glob(p)), 15, "a transfer")
 
 
@@ -115,6 +115,8 @@ def test_an_interrupt_of_dft_without_mpirun_cancels_the_command(slow: Sandbox) -
         run.signal(signal.SIGINT)
         run.expect(PROMPT)
         assert run.do("ls") == "stored\n"
+        # It comes through another pipe of mpirun's than the prompt.
+        wait_until(lambda: complaints(run.stderr), what="the complaint")
         assert complaints(run.stderr) == ["dft: cancelled"]
         quit_session(run)
     finally:
