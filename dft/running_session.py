@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -56,7 +57,7 @@ class RunningSession:
         serving = self._source.serve(self._fifo)
         ended = threading.Event()
         threading.Thread(target=self._watch, args=(child, ended), daemon=True).start()
-        code = child.wait()
+        code = _ended(child)
         ended.set()
         serving.stop()
         return read_report(self._report), code if code >= 0 else 128 - code
@@ -75,3 +76,22 @@ class RunningSession:
                     child.kill()
                     return
                 asked = time.monotonic()
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a child's end and return its exit code; handle signals meanwhile.
+
+    The system may give a signal to another thread; then a wait for the child alone would not be cut short,
+    and the main thread, which has the handlers, would not come to them.
+    """
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    over = os.pidfd_open(child.pid)
+    try:
+        while over not in select.select([over, woken], [], [])[0]:
+            os.read(woken, 4096)
+    finally:
+        signal.set_wakeup_fd(before)
+        for descriptor in (over, woken, wake):
+            os.close(descriptor)
+    return child.wait()
