@@ -1,17 +1,18 @@
-# Everything a person types here: make demo | test | check | bench | plots | docs | clean
+# Everything a person types here: make demo | test | check | fuzz | bench | plots | docs | clean
 # Nothing needs to be installed first but Python 3.11 with venv, and make: .venv is made on demand.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test check bench plots docs clean
+.PHONY: help demo test check fuzz bench plots docs clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo   a session with four ranks on this machine, in half a minute"
 	@echo "make test   check, then all tests (those on emulated clusters need root)"
 	@echo "make check  formatting, lint, types, layers, module sizes"
+	@echo "make fuzz   feed what ranks read with what coverage finds: FUZZ_SECONDS=60 for each target"
 	@echo "make bench  take the measurements anew (an hour; those on emulated clusters need root)"
 	@echo "make plots  draw the pictures and the page of the measurements"
 	@echo "make docs   write the generated part of the manual"
@@ -50,6 +51,12 @@ test: check .venv-mpich/.stamp
 	timeout -k 5 300 $(BIN)/mpirun --oversubscribe --bind-to none -np 4 \
 		$(PYTEST) -m mpi -q --color=no -p no:cacheprovider --timeout-method=thread tests/mpi
 
+FUZZ_SECONDS ?= 60
+fuzz: .venv/.stamp
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@for target in message layout manifest segment server session; do echo "== $$target"; \
+		$(BIN)/python -m tests.fuzz $$target .fuzz -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
 # Compiled, as an installed dft is: else every rank does that at every start where Python may not keep bytecode.
 bench: .venv/.stamp
 	@$(BIN)/python -m compileall -q dft
@@ -62,5 +69,5 @@ docs: .venv/.stamp
 	$(BIN)/python docs/build.py
 
 clean:
-	rm -rf .venv .venv-mpich .pytest-cluster .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .venv-mpich .fuzz .pytest-cluster .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import re
+
 from dft.errors import ProtocolError
+from dft.keys import KEY_SIZE
 from dft.messages import Message
 from dft.model import ChunkRun, FileEntry, Layout
 
 
+class Greeting(Message, frozen=True):
+    """First words of a data server that may have to seal all others.
+
+    salt: its random number for the keys; empty: it has no key file.
+    """
+
+    call: int
+    salt: bytes
+
+    def check(self) -> None:
+        """Raise ProtocolError when the salt has a wrong length."""
+        if len(self.salt) not in (0, KEY_SIZE):
+            raise ProtocolError(f"a salt has {len(self.salt)} bytes, expected {KEY_SIZE}")
+
+
 class Hello(Message, frozen=True):
-    """First words of a data server."""
+    """A data server's name: its first words where nothing is encrypted, else an answer."""
 
     call: int
     host: str
     pid: int
+
+    def check(self) -> None:
+        """Raise ProtocolError when the host's name is none: it is shown, and goes into the catalog."""
+        if not (0 < len(self.host) <= 255 and self.host.isprintable()):
+            raise ProtocolError(f"a host calls itself {self.host[:40]!r}")
 
 
 class Ready(Message, frozen=True):
@@ -25,6 +48,12 @@ class Ready(Message, frozen=True):
     free: int
     staged: list[int]
 
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        _check_space(self.total, self.free)
+        if not re.fullmatch("[0-9a-f]{32}", self.node_id):
+            raise ProtocolError(f"a store has the identity {self.node_id[:40]!r}")
+
 
 class Space(Message, frozen=True):
     """Bytes that the store's file system has in all and free for this user."""
@@ -32,6 +61,15 @@ class Space(Message, frozen=True):
     call: int
     total: int
     free: int
+
+    def check(self) -> None:
+        """Raise ProtocolError when a number is out of range."""
+        _check_space(self.total, self.free)
+
+
+def _check_space(total: int, free: int) -> None:
+    if not (0 <= total < 2**63 and 0 <= free < 2**63):
+        raise ProtocolError(f"{free} bytes free of {total} are out of range")
 
 
 class Done(Message, frozen=True):
@@ -48,6 +86,11 @@ class Probed(Message, frozen=True):
     latency: float
     byte_time: float
 
+    def check(self) -> None:
+        """Raise ProtocolError when a time cannot be one."""
+        if not (0 <= self.latency < 1e6 and 0 < self.byte_time < 1e6):
+            raise ProtocolError(f"{self.latency} s and {self.byte_time} s per byte are out of range")
+
 
 class Piped(Message, frozen=True):
     """A command has ended.  code: as a shell tells it, 128 + N for signal N.  text: what it said last."""
@@ -63,6 +106,11 @@ class Scanned(Message, frozen=True):
     call: int
     files: list[FileEntry]
     skipped: list[tuple[bytes, str]]
+
+    def check(self) -> None:
+        """Raise ProtocolError when a file cannot be one."""
+        for entry in self.files:
+            entry.check()
 
 
 class Claimed(Message, frozen=True):
@@ -157,7 +205,8 @@ class Terminating(Message, frozen=True):
 
 
 Answer = (
-    Hello
+    Greeting
+    | Hello
     | Ready
     | Space
     | Done

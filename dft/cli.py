@@ -47,11 +47,13 @@ def _import_msgspec() -> None:
 
 def _data_server() -> int:
     """Serve on a rank other than 0.  Imports no more than that takes: all ranks start at once."""
-    if {"-h", "--help", "--version", "--completion"} & {word.partition("=")[0] for word in sys.argv[1:]}:
+    asked = {word.partition("=")[0] for word in sys.argv[1:]}
+    if {"-h", "--help", "--version", "--completion"} & asked or sys.argv[1:2] == ["keygen"]:
         return 0  # rank 0 shows a text and leaves
     _import_msgspec()
     from dft.data_server import DataServer
     from dft.errors import DftError
+    from dft.keys import server_key
     from dft.mpi_engine import Engine, abort
     from dft.progress import Loop
 
@@ -59,7 +61,7 @@ def _data_server() -> int:
         signal.signal(number, signal.SIG_IGN)  # for rank 0 to decide
     _all_is_imported()
     engine = Engine(Loop())
-    server = DataServer(engine)
+    server = DataServer(engine, server_key(sys.argv[1:], os.environ))
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     try:
         engine.loop.run(server.serve())
@@ -91,6 +93,11 @@ def _first_process(under_launcher: bool) -> int:
             from dft.shell_completion import shell_completion
 
             raise ShowText(shell_completion(str(asked))) from None
+        if options.keygen:
+            from dft.keys import make_key_file
+
+            make_key_file(options.key_file)
+            raise ShowText(f"a new key, for every node: {options.key_file}\n")
         if not under_launcher:
             from dft.launch import launch
 

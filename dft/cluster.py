@@ -17,6 +17,7 @@ from dft.errors import (
     Cancelled,
     DftError,
     InUse,
+    NotAuthentic,
     PeerLost,
     ProtocolError,
     StoreError,
@@ -28,6 +29,7 @@ from dft.meter import Meter
 from dft.model import NodeId
 from dft.mpi_engine import Engine
 from dft.nodesets import expand, fold
+from dft.peers import Peers
 from dft.progress import Completion, Task, settled
 from dft.session_report import Continuation
 from dft.standard_input import StandardInput
@@ -60,6 +62,10 @@ class Cluster:
 
     #: The session's catalog, from ``start`` on.
     catalog: Catalog
+    #: Where the user's key lies.
+    key_file: str
+    #: What is in it, where all that is said shall be sealed from the start.
+    key = b""
 
     def __init__(
         self, engine: Engine, segment_size: int, window: int, chunk_size: int, fsync: bool = False
@@ -86,8 +92,7 @@ class Cluster:
         self.byte_times: dict[int, float] = {}
         #: Standard input, where it does not hold the session's commands.
         self.input: StandardInput | None = None
-        self._hosts: dict[int, tuple[str, int]] = {}
-        self._all_said_hello: Completion[None] = Completion()
+        self.peers = Peers(engine)
         self._calls: dict[int, tuple[int, Completion[Message]]] = {}
         self._last_call = 0
         self._last_tag = 0
@@ -100,14 +105,12 @@ class Cluster:
 
     def _on_control(self, source: int, wire: bytearray) -> None:
         try:
-            message = protocol.decode(wire)
-        except ProtocolError as problem:
-            raise ProtocolError(f"{self.name_of(source)}: {problem}") from problem
+            message = self.peers.read(source, wire)
+        except (ProtocolError, NotAuthentic) as problem:
+            raise type(problem)(f"{self.name_of(source)}: {problem}") from problem
         match message:
-            case answers.Hello():
-                self._hosts[source] = (message.host, message.pid)
-                if len(self._hosts) == self.engine.size - 1:
-                    self._all_said_hello.set(None)
+            case answers.Hello(0) | answers.Greeting():
+                self.peers.greeted(source, message)
             case answers.Terminating():
                 self.loop.interrupt(Terminated(f"{self.name_of(source)} was told to end: the session ends"))
             case answers.Failing():
@@ -134,7 +137,7 @@ class Cluster:
         for node in self.nodes:
             if node.rank == rank:
                 return node.name
-        host = self._hosts.get(rank, ("", 0))[0]
+        host = self.peers.hosts.get(rank, ("", 0))[0]
         return f"rank {rank} on {host}" if host else f"rank {rank}"
 
     async def call(self, rank: int, kind: type[Message], *fields: Any) -> Any:
@@ -145,8 +148,13 @@ class Cluster:
         self._last_call += 1
         completion: Completion[Message] = Completion()
         self._calls[self._last_call] = (rank, completion)
-        await self.engine.send_control(rank, protocol.encode(kind(self._last_call, *fields)))
-        return await completion
+        await self.peers.send(rank, kind(self._last_call, *fields))
+        reply = await completion
+        try:
+            protocol.check_answer(kind, reply)
+        except ProtocolError as problem:
+            raise ProtocolError(f"{self.name_of(rank)}: {problem}") from problem
+        return reply
 
     def call_all(self, nodes: Iterable[Node], kind: type[Message], *fields: Any) -> list[Task[Any]]:
         """Send the same request to several nodes at once; the tasks are in the order of ``nodes``."""
@@ -154,15 +162,24 @@ class Cluster:
 
     async def identify(self, store: str) -> list[tuple[str, answers.Identified]]:
         """Ask every data server whose its store is, before ``start``: (host, its answer) by rank."""
-        await self._all_said_hello
+        await self._meet()
         index: Counter[str] = Counter()
         tasks = []
-        for rank, (host, _) in sorted(self._hosts.items()):
+        for rank, (host, _) in sorted(self.peers.hosts.items()):
             tasks.append(self.loop.spawn(self.call(rank, requests.Identify, store, index[host])))
             index[host] += 1
         await settled(tasks)
-        hosts = [host for _, (host, _) in sorted(self._hosts.items())]
+        hosts = [host for _, (host, _) in sorted(self.peers.hosts.items())]
         return [(host, task.result()) for host, task in zip(hosts, tasks, strict=True)]
+
+    async def _meet(self) -> None:
+        """Wait until every data server has named itself, sealed or in clear."""
+        self.loop.under_way += 1  # all wait for the last one and then for this rank: no long naps
+        try:
+            await self.peers.all_spoke
+            await self.peers.introduce(self.call, self.key)
+        finally:
+            self.loop.under_way -= 1
 
     async def start(self, catalog: Catalog, store: str) -> None:
         """Meet all data servers, have them open their stores, and settle what a crash left staged.
@@ -172,15 +189,12 @@ class Cluster:
         self.catalog = catalog
         if self.engine.size < 2:
             raise UsageError("dft needs at least 2 ranks: one metadata server and a data server or more")
-        self.loop.under_way += 1  # all wait for the last one and then for this rank: no long naps
-        try:
-            await self._all_said_hello
-        finally:
-            self.loop.under_way -= 1
-        per_host = Counter(host for host, _ in self._hosts.values())
+        await self._meet()
+        hosts = self.peers.hosts
+        per_host = Counter(host for host, _ in hosts.values())
         index: Counter[str] = Counter()
         tasks: list[tuple[int, Task[Any]]] = []
-        for rank, (host, _) in sorted(self._hosts.items()):
+        for rank, (host, _) in sorted(hosts.items()):
             fields = (catalog.catalog_id, store, index[host], self.segment_size, self.window, self.fsync)
             tasks.append((rank, self.loop.spawn(self._welcome(rank, *fields))))
             index[host] += 1
@@ -189,7 +203,7 @@ class Cluster:
         staged: list[tuple[Node, int]] = []
         for rank, task in tasks:
             ready: answers.Ready = task.result()
-            host = self._hosts[rank][0]
+            host = hosts[rank][0]
             name = host if per_host[host] == 1 else f"{host}#{rank}"
             if ready.node_id in seen:
                 raise StoreError(
@@ -261,7 +275,7 @@ class Cluster:
         """Put ranks together by their hosts, rank 0 among them or not, in the order of their first ranks."""
         hosts: dict[str, list[int]] = {}
         for rank in sorted(ranks):
-            host = self._hosts[rank][0] if rank else os.uname().nodename
+            host = self.peers.hosts[rank][0] if rank else os.uname().nodename
             hosts.setdefault(host, []).append(rank)
         return list(hosts.values())
 

@@ -6,6 +6,8 @@ examples.  docopt reads every line that begins with a dash as an option, and ``u
 
 from __future__ import annotations
 
+from dft.session_texts import SESSION_TEXTS
+
 _TEXTS = (
     """\
 Usage: put [--node NODE] [--copies K] [--dry-run] LOCAL [NAME]
@@ -351,26 +353,7 @@ Examples:
   verify
   verify --repair data/run.h5 'logs/*'
 """,
-    """\
-Usage: lcd [DIR]
-
-Change the local directory; without DIR, to the home directory.
-""",
-    """\
-Usage: lpwd
-
-Show the local directory.
-""",
-    """\
-Usage: help [COMMAND]
-
-Show the commands, or how one of them is used.
-""",
-    """\
-Usage: quit
-
-End the session; exit and the end of input do the same.
-""",
+    *SESSION_TEXTS,
 )
 
 #: The text of each command by name, in the order of the manual.

@@ -9,10 +9,14 @@ from typing import ClassVar
 
 import msgspec
 
+from dft.codec import COMPRESS, OFF, ON
 from dft.fanout import MPI, SCHEDULED
 
 #: How a broadcast may fan out; auto picks.
 ALGORITHMS = ("auto", MPI, *SCHEDULED)
+
+#: What can be switched, and how.
+SWITCHES = {"compress": COMPRESS, "encrypt": (ON, OFF), "checksum": (ON, OFF)}
 
 
 class Put(msgspec.Struct, frozen=True):
@@ -203,6 +207,20 @@ class Verify(msgspec.Struct, frozen=True):
     repair: bool
 
 
+class Set(msgspec.Struct, frozen=True):
+    """Switch something for all transfers to come; value: one of those that ``SWITCHES`` has for it."""
+
+    verb: ClassVar[str] = "set"
+    switch: str
+    value: str
+
+
+class Mode(msgspec.Struct, frozen=True):
+    """Show what is switched how."""
+
+    verb: ClassVar[str] = "mode"
+
+
 class Lcd(msgspec.Struct, frozen=True):
     """Change the local directory; None: to the home directory."""
 
@@ -257,6 +275,8 @@ Command = (
     | LsLocalChunks
     | Replicate
     | Verify
+    | Set
+    | Mode
     | Lcd
     | Lpwd
     | Help
@@ -265,6 +285,6 @@ Command = (
 )
 
 #: Commands that do nothing but change what later ones of the same session mean.
-SETS_UP = (Lcd,)
+SETS_UP = (Lcd, Set)
 #: Commands that are carried out once what they publish is in the catalog.
 ONLY_PUBLISHES = (Put, PutFrom, MPut, Diffuse)

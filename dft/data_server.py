@@ -14,19 +14,20 @@ from dft import answers, protocol, requests
 from dft.arrivals import Arrivals
 from dft.broadcasting import broadcast
 from dft.chunk_io import ChunkReader, ChunkWriter
-from dft.errors import Cancelled, DftError, ProtocolError
+from dft.errors import Cancelled, DftError, NotAuthentic, ProtocolError
 from dft.ibcast import BroadcastPart
 from dft.incoming import Stage
-from dft.local_files import LocalTree, local_error, local_reader
-from dft.local_placement import LocalPlacement
+from dft.local_files import LocalTree, local_reader
 from dft.messages import Message
-from dft.model import KIND_DIRECTORY, Layout, whole_files
+from dft.model import Layout
 from dft.mpi_engine import Engine
+from dft.node_copies import copy_stream, place
 from dft.probing import probe
 from dft.progress import Completion, Loop
 from dft.quarantine import Findings, check_chunks, set_aside
+from dft.rank_zero_line import RankZeroLine
 from dft.store import Store, identity_of, root_of
-from dft.streams import Buffers, FailedSink, Sink, Stop, receive_stream, segment_lengths, send_stream
+from dft.streams import Buffers, FailedSink, Sink, Stop, receive_stream, send_stream
 
 if TYPE_CHECKING:
     from dft.feeding import Feed
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 class DataServer:
     """One data server, from its first word to its last."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, key: bytes | None = None) -> None:
+        """Prepare.  key: of the key file; empty: it may be needed and is not there; None: it will not be."""
         self._engine = engine
+        self._line = RankZeroLine(engine, key)
         self._loop: Loop = engine.loop
         self._finished: Completion[None] = Completion()
         self._stops: dict[int, Stop] = {}
@@ -54,23 +57,23 @@ class DataServer:
 
     async def serve(self) -> None:
         """Introduce this rank and answer requests until the session ends."""
-        await self._send(answers.Hello(0, os.uname().nodename, os.getpid()))
+        await self._send(self._line.first_words())
         await self._finished
 
     def _tell_arrived(self, message: answers.Arrived) -> None:
         self._loop.spawn(self._send(message))
 
     async def _send(self, message: Message) -> None:
-        await self._engine.send_control(0, protocol.encode(message))
+        await self._line.say(message)
 
     def _on_control(self, source: int, wire: bytearray) -> None:
         try:
-            message = protocol.decode(wire)
+            message = self._line.read(source, wire)
             handler = self._HANDLERS.get(type(message))
             if handler is None:
                 raise ProtocolError(f"a data server has no use for a {type(message).__name__} message")
-        except ProtocolError as problem:
-            self._loop.spawn(self._send(protocol.fault(0, ProtocolError(f"from rank {source}: {problem}"))))
+        except (ProtocolError, NotAuthentic) as problem:
+            self._loop.spawn(self._send(protocol.fault(0, type(problem)(f"from rank {source}: {problem}"))))
             return
         self._loop.spawn(self._answer(handler, message))
 
@@ -81,7 +84,10 @@ class DataServer:
                 await self._loop.in_thread(self.store.sync)
         except Exception as problem:  # whatever it is, rank 0 learns of it
             reply = protocol.fault(request.call, problem)
-        await self._send(reply)
+        said = self._line.say(reply)
+        if isinstance(request, requests.Secure) and isinstance(reply, answers.Done):
+            self._line.seal(request)
+        await said
         if isinstance(request, requests.Quit):
             self._finished.set(None)
 
@@ -98,6 +104,19 @@ class DataServer:
 
     async def _take_stock(self, request: requests.TakeStock) -> Message:
         return answers.Stock(request.call, *await self._loop.in_thread(self.store.stock))
+
+    async def _introduce(self, request: requests.Introduce) -> Message:
+        return self._line.name(request.call)
+
+    async def _secure(self, request: requests.Secure) -> Message:
+        self._line.agree(request)
+        return answers.Done(request.call)
+
+    async def _switch(self, request: requests.Switch) -> Message:
+        if request.coding.secret and not self._line.sealed:
+            raise ProtocolError("a secret came unsealed")
+        self._engine.codec.switch(request.coding)
+        return answers.Done(request.call)
 
     async def _welcome(self, request: requests.Welcome) -> Message:
         root = root_of(request.store, request.index_on_host)
@@ -137,11 +156,10 @@ class DataServer:
             await self._loop.in_thread(stage.seal, writer)
         return answers.Done(request.call)
 
-    @staticmethod
-    def _writer(stage: Stage, layout: Layout) -> ChunkWriter | FailedSink:
+    def _writer(self, stage: Stage, layout: Layout) -> ChunkWriter | FailedSink:
         """Make a sink; where the store cannot take anything, one that still lets this rank take part."""
         try:
-            return stage.writer(layout)
+            return stage.writer(layout, self._engine.codec.coding.checksum)
         except DftError as problem:
             return FailedSink(problem)
 
@@ -194,7 +212,9 @@ class DataServer:
     async def _probe(self, request: requests.Probe) -> Message:
         if self._engine.rank not in request.ring:
             raise ProtocolError(f"rank {self._engine.rank} is not in the ring")
-        return answers.Probed(request.call, *await probe(self._engine, request.ring, request.tag))
+        latency, byte_time = await probe(self._engine, request.ring, request.tag)
+        self._engine.codec.byte_time = byte_time
+        return answers.Probed(request.call, latency, byte_time)
 
     async def _abort(self, request: requests.Abort) -> Message:
         self._stop_of(request.transfer).request(Cancelled("cancelled"))
@@ -209,54 +229,12 @@ class DataServer:
         return answers.Done(request.call)
 
     async def _place(self, request: requests.Place) -> Message:
+        store, stop = self.store, self._stop_of(request.transfer)
         try:
-            await self._loop.in_thread(self._place_all, request)
+            await self._loop.in_thread(place, store, request, self._receiving.segment_size, stop, self._fsync)
         finally:
             self._stops.pop(request.transfer, None)
         return answers.Done(request.call)
-
-    def _place_all(self, request: requests.Place) -> None:
-        """Copy files of the store to the user's path: all of them, each checked on the way, or none."""
-        pairs = list(zip(request.files, request.paths, strict=True))
-        directory, base = request.to, b""
-        whole_tree = any(not below and entry.kind == KIND_DIRECTORY for entry, below in pairs)
-        if os.path.isdir(directory) and (whole_tree or all(request.paths)):
-            pairs = [(entry, below) for entry, below in pairs if below]  # what is there keeps its mode
-        elif not all(request.paths):
-            directory, base = os.path.split(directory)
-        try:
-            os.makedirs(directory, exist_ok=True)
-        except OSError as problem:
-            raise local_error(problem, directory, "make") from problem
-        files = [entry for entry, _ in pairs]
-        paths = [os.path.join(base, below) if below else base for _, below in pairs]
-        placement = LocalPlacement(directory, files, paths)
-        placement.check_free(force=True)
-        try:
-            layout = whole_files(files)
-            writer = placement.writer(layout, list(range(len(files))), True)
-            self._copy(layout, self.store.reader(layout), writer, self._stop_of(request.transfer))
-            placement.place()
-            if self._fsync:
-                placement.sync()
-        finally:
-            placement.discard()
-
-    def _copy(self, layout: Layout, reader: ChunkReader, writer: ChunkWriter, stop: Stop) -> None:
-        """Copy a stream within this host, one segment at a time."""
-        try:
-            buffer = memoryview(bytearray(self._receiving.segment_size))
-            for length in segment_lengths(layout.stream_size, len(buffer)):
-                if stop.reason is not None:
-                    raise stop.reason
-                reader.read_into(buffer[:length])
-                writer.write(buffer[:length])
-            if reader.problem is not None:
-                raise reader.problem
-            writer.finish()
-        finally:
-            reader.close()
-            writer.close()
 
     async def _discard(self, request: requests.Discard) -> Message:
         await self._loop.in_thread(self.store.discard, request.transfer)
@@ -335,7 +313,7 @@ class DataServer:
         layout: Layout = request.layout
         stage = self.store.stage(request.transfer)
         reader = local_reader(layout, _local_paths(request))
-        self._copy(layout, reader, writer, self._stop_of(request.transfer))
+        copy_stream(layout, reader, writer, self._receiving.segment_size, self._stop_of(request.transfer))
         stage.seal(writer)
 
     async def _check(self, request: requests.Check) -> Message:
@@ -363,6 +341,9 @@ class DataServer:
         return answers.Done(request.call)
 
     _HANDLERS: ClassVar[dict[type[Message], Callable[[DataServer, Any], Awaitable[Message]]]] = {
+        requests.Introduce: _introduce,
+        requests.Secure: _secure,
+        requests.Switch: _switch,
         requests.Welcome: _welcome,
         requests.Identify: _identify,
         requests.TakeStock: _take_stock,

@@ -167,6 +167,15 @@ def _build(name: str, found: _Arguments) -> cmd.Command:
             return cmd.Replicate(found.several("NAME"), _copies(name, found), found.optional("--nodes"))
         case "verify":
             return cmd.Verify(found.several("NAME"), found.flag("--repair"))
+        case "set":
+            switch, value = found.one("SWITCH"), found.one("VALUE")
+            if switch not in cmd.SWITCHES:
+                raise UsageError(f"set: no switch {_quoted(switch)}: there are {', '.join(cmd.SWITCHES)}")
+            if value not in (values := cmd.SWITCHES[switch]):
+                raise UsageError(f"set: {switch} is one of {', '.join(values)}, not {_quoted(value)}")
+            return cmd.Set(switch, value)
+        case "mode":
+            return cmd.Mode()
         case "lcd":
             return cmd.Lcd(found.optional("DIR"))
         case "lpwd":

@@ -33,15 +33,15 @@ class Stage:
         # What was claimed of earlier transfers: by file id, the entry with digests as found on the disk.
         self._claimed: dict[int, FileEntry] = {}
 
-    def writer(self, layout: Layout) -> ChunkWriter:
-        """Make the sink for one stream of this transfer."""
+    def writer(self, layout: Layout, check: bool = True) -> ChunkWriter:
+        """Make the sink for one stream of this transfer; check: whether it checks the digests."""
         try:
             files = _IncomingFiles(self._root, layout, self._claimed)
             if layout.payload_size >= WORTH_KEEPING:
                 self._plan(layout)
         except OSError as problem:
             raise store_error(problem, self._contents.root) from problem
-        return ChunkWriter(layout, files, self._as_error, self._leftovers.drop)
+        return ChunkWriter(layout, files, self._as_error, self._leftovers.drop, check)
 
     def _as_error(self, problem: OSError, file: int = 0) -> DftError:
         return store_error(problem, self._contents.root)

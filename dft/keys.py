@@ -35,18 +35,29 @@ def default_path(environment: Mapping[str, str]) -> str:
 
 def path_before_options(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
     """Return the key file's path for a data server, which gets the same command line without parsing it."""
-    for place, word in enumerate(arguments):
+    path = environment.get(VARIABLE) or default_path(environment)
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=False):
         if word.startswith("--key-file="):
-            return word.partition("=")[2]
-        if word == "--key-file" and place + 1 < len(arguments):
-            return arguments[place + 1]
-    return environment.get(VARIABLE) or default_path(environment)
+            path = word.partition("=")[2]
+        elif word == "--key-file":
+            path = after
+    return os.path.expanduser(path)
 
 
 def encryption_before_options(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Return whether this session may be meant to be encrypted, as far as a data server can see."""
     named = any(word.startswith("--encrypt") for word in arguments)
     return named or environment.get("DFT_ENCRYPT", "off") not in ("", "off")
+
+
+def server_key(arguments: Sequence[str], environment: Mapping[str, str]) -> bytes | None:
+    """Return a data server's key; empty: it may need one and has none; None: it will not need one."""
+    path = path_before_options(arguments, environment)
+    try:
+        return read_key_file(path)
+    except LocalFileError:
+        meant = encryption_before_options(arguments, environment) or os.path.lexists(path)
+        return b"" if meant else None
 
 
 def make_key_file(path: str) -> None:

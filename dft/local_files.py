@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from dft.chunk_io import ChunkReader
 from dft.errors import DftError, LocalFileError
-from dft.model import KIND_DIRECTORY, KIND_FILE, FileEntry, Layout
+from dft.model import KIND_DIRECTORY, KIND_FILE, MAX_CHUNKS, FileEntry, Layout
 from dft.names import MAX_NAME, check_name, shown
 
 _KINDS = {
@@ -90,6 +90,9 @@ class LocalTree:
         if len(name) > MAX_NAME:
             check_name(name)
         size = info.st_size if kind == KIND_FILE else 0
+        if size > MAX_CHUNKS * chunk_size:
+            what = f"{shown(path)} has over {MAX_CHUNKS} chunks of {chunk_size} bytes"
+            raise LocalFileError(f"{what}: give a larger --chunk-size")
         mode = stat.S_IMODE(info.st_mode)
         # The id is a place holder until the whole tree is known: see ``number``.
         self.entries.append(FileEntry(1, name, kind, size, mode, info.st_mtime_ns, chunk_size))

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from dft import operations
 from dft.catalog import Catalog
 from dft.cluster import LEFTOVERS_END, Cluster
+from dft.codec import OFF
 from dft.commands import Command
 from dft.errors import Cancelled, DftError, InUse, PeerLost, Terminated
+from dft.keys import read_key_file
 from dft.launcher_input import launcher_input_ended
 from dft.meter import Headway, Meter
 from dft.model import KIND_DIRECTORY
@@ -24,6 +26,7 @@ from dft.replies import Progress, Rebuilt, Reply
 from dft.retrieve_operations import cat
 from dft.session_report import Continuation, Reporter
 from dft.standard_input import StandardInput
+from dft.switching import switch
 from dft.terminal_messages import MOST_NAMES
 
 T = TypeVar("T")
@@ -59,6 +62,7 @@ class MetadataServer:
             self._cluster.continues = continues
         if options.commands is not None or options.script not in (None, "-"):
             self._cluster.input = StandardInput()
+        self._cluster.key_file = options.key_file
         #: Whether the ranks can still be ended in order.
         self.broken = False
         self._show: Callable[[Progress], None] | None = None
@@ -71,8 +75,14 @@ class MetadataServer:
         options = self._options
         catalog = self._open_catalog(Path(options.catalog))
         self._catalog = catalog
+        self._cluster.key = key = self._key()
         self._drive(self._cluster.start(catalog, options.store))
+        if options.encrypt or options.compress != OFF or not options.checksum:
+            self._drive(switch(self._cluster, key, options.compress, options.encrypt, options.checksum))
         self._reporter.up()
+
+    def _key(self) -> bytes:
+        return read_key_file(self._options.key_file) if self._options.encrypt else b""
 
     def _open_catalog(self, path: Path) -> Catalog:
         """Open the catalog; where another session broke, wait for what is left of it to end."""
@@ -95,6 +105,7 @@ class MetadataServer:
         from dft.rebuilding import commit_again, open_again, rebuild  # at no other start
 
         path = Path(self._options.catalog)
+        self._cluster.key = self._key()
         identified = self._drive(self._cluster.identify(self._options.store))
         self._catalog, aside = open_again(path, identified, self._options.fsync)
         commit_again(self._catalog, identified)

@@ -27,6 +27,9 @@ KIND_DIRECTORY = 1
 #: Largest file, in bytes: what a signed 64-bit offset can address.
 MAX_FILE_SIZE = 2**63 - 1
 
+#: Most chunks of a file: their digests then take a GiB, which is what a message may have.
+MAX_CHUNKS = 2**26
+
 
 #: Replicas of a file that can be asked for: as many as there can be nodes.
 MOST_COPIES = 4096
@@ -72,6 +75,9 @@ class FileEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
             raise ProtocolError(f"file kind {self.kind} is unknown")
         if not 0 <= self.size <= MAX_FILE_SIZE or not 0 < self.chunk_size <= MAX_FILE_SIZE:
             raise ProtocolError(f"size {self.size} or chunk size {self.chunk_size} is out of range")
+        if self.size > MAX_CHUNKS * self.chunk_size:
+            what = f"{self.size} bytes in chunks of {self.chunk_size}"
+            raise ProtocolError(f"{what} are over {MAX_CHUNKS} chunks: give a larger --chunk-size")
         if self.kind == KIND_DIRECTORY and self.size:
             raise ProtocolError("a directory has no bytes")
         if not 0 <= self.mode <= 0o7777 or not -(2**63) <= self.mtime_ns < 2**63:

@@ -15,8 +15,9 @@ from typing import Any
 
 from dft import mpi_settings
 from dft.codec import Codec
-from dft.errors import TransportError
+from dft.errors import ProtocolError, TransportError
 from dft.progress import Completion, Loop
+from dft.protocol import MAX_BODY
 
 mpi_settings.prepare(os.environ)
 
@@ -31,6 +32,8 @@ from mpi4py import MPI  # noqa: E402
 #: messages that any receive with their tag could take away.  MPI promises that a tag of 32767 is legal.
 MAX_TAG = 32766
 _CONTROL_TAG = 0
+#: Bytes of the longest control message, sealed or not: no memory is taken for a longer one.
+LONGEST_CONTROL = MAX_BODY + 64
 _GROUP_TAG = 32767
 
 #: While requests are under way, polls of them for each probe for a control message.
@@ -121,7 +124,10 @@ class Engine:
         message = self._world.Improbe(MPI.ANY_SOURCE, _CONTROL_TAG, status)
         if message is None:
             return False
-        wire = bytearray(status.Get_count(MPI.BYTE))
+        size = status.Get_count(MPI.BYTE)
+        if size > LONGEST_CONTROL:
+            raise ProtocolError(f"rank {status.Get_source()} sent a control message of {size} bytes")
+        wire = bytearray(size)
         received = self._watch(message.Irecv([wire, MPI.BYTE]), wire)
         self._receiving_control = True
 

@@ -17,8 +17,11 @@ from dft import (
     upkeep_operations,
 )
 from dft.cluster import Cluster
+from dft.codec import OFF, ON
 from dft.errors import InternalError
+from dft.keys import read_key_file
 from dft.local_files import local_error
+from dft.switching import switch
 from dft.transfer_reports import published
 
 
@@ -51,6 +54,31 @@ async def ls_local_chunks(cluster: Cluster, command: cmd.LsLocalChunks) -> repli
     """List the chunks that a node really holds."""
     node = cluster.node(command.node) if command.node else cluster.local_node()
     return await listing.list_local_chunks(cluster, node)
+
+
+async def set_switch(cluster: Cluster, command: cmd.Set) -> replies.Reply:
+    """Switch something for all transfers to come."""
+    match command.switch:
+        case "compress":
+            await switch(cluster, compress=command.value)
+        case "encrypt":
+            on = command.value == ON
+            key = read_key_file(cluster.key_file) if on and not cluster.peers.sealed else b""
+            await switch(cluster, key, encrypt=on)
+        case "checksum":
+            await switch(cluster, checksum=command.value == ON)
+    return replies.Reply()
+
+
+async def mode(cluster: Cluster, command: cmd.Mode) -> replies.Reply:
+    """Tell what is switched how."""
+    coding = cluster.engine.codec.coding
+    return replies.Mode(
+        coding.compress,
+        ON if coding.secret else OFF,
+        ON if coding.checksum else OFF,
+        "encrypted" if cluster.peers.sealed else "plain",
+    )
 
 
 async def lcd(cluster: Cluster, command: cmd.Lcd) -> replies.Reply:
@@ -88,6 +116,8 @@ _HANDLERS: dict[type[Any], Callable[[Cluster, Any], Awaitable[replies.Reply]]] =
     cmd.LsLocalChunks: ls_local_chunks,
     cmd.Replicate: upkeep_operations.replicate,
     cmd.Verify: upkeep_operations.verify,
+    cmd.Set: set_switch,
+    cmd.Mode: mode,
     cmd.Lcd: lcd,
     cmd.Lpwd: lpwd,
 }

@@ -13,7 +13,9 @@ import docopt
 import msgspec
 
 import dft
+from dft.codec import COMPRESS, OFF, ON
 from dft.errors import UsageError
+from dft.keys import default_path
 
 USAGE = """\
 Move files between this machine and the local disks of a cluster's nodes, over MPI.
@@ -23,11 +25,13 @@ Usage:
   dft [options] rebuild
   dft [options] --script FILE
   dft [options] -c COMMANDS
+  dft keygen [KEYFILE]
 
 Under mpirun (mpirun -np N dft) rank 0 is the metadata server and takes the commands, every other rank
 is a data server. Without mpirun dft starts mpirun itself: on the hosts that are named or that a Slurm or
 OAR job has, with rank 0 here and a data server on each of them; else on this machine alone.
 dft rebuild makes a lost or damaged catalog anew from what the stores of all nodes say.
+dft keygen makes a key for encryption, for you alone to read.
 
 Options:
   -c COMMANDS          Run commands, separated by ';', and leave.
@@ -43,6 +47,10 @@ Options:
   --segment-size SIZE  Unit on the wire ($DFT_SEGMENT_SIZE) [default: 1M].
   --window N           Segments in flight per stream ($DFT_WINDOW) [default: 8].
   --fsync              Acknowledge only what survives a power cut ($DFT_FSYNC=1).
+  --compress WHEN      Compress what is sent: on, off, or auto, where it pays ($DFT_COMPRESS) [default: off].
+  --encrypt SWITCH     Encrypt what is sent: on or off ($DFT_ENCRYPT) [default: off].
+  --checksum SWITCH    Check digests as data arrives on nodes: on or off ($DFT_CHECKSUM) [default: on].
+  --key-file FILE      The key for that, on every node ($DFT_KEY_FILE) [default: dft/key in $XDG_CONFIG_HOME].
   --json               One JSON object per reply ($DFT_JSON=1).
   --quiet              No summaries of transfers ($DFT_QUIET=1).
   --verbose            Show each command of a script, and the details of a bug ($DFT_VERBOSE=1).
@@ -55,6 +63,7 @@ Options:
 SHELLS = ("bash", "zsh", "fish")
 
 _DEFAULTS = {"--chunk-size": "4M", "--segment-size": "1M", "--window": "8"}
+_DEFAULTS |= {"--compress": OFF, "--encrypt": OFF, "--checksum": ON}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -66,6 +75,10 @@ class Options(msgspec.Struct, frozen=True):
     chunk_size: int
     segment_size: int
     window: int
+    compress: str
+    encrypt: bool
+    checksum: bool
+    key_file: str
     json: bool
     quiet: bool
     verbose: bool
@@ -74,6 +87,8 @@ class Options(msgspec.Struct, frozen=True):
     keep_going: bool
     rebuild: bool
     fsync: bool
+    #: Make a key file and leave.
+    keygen: bool
     #: What dft starts where it is the launcher: ranks on this machine, or data servers on hosts, or neither.
     ranks: int | None
     hosts: str | None
@@ -126,6 +141,12 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
         store.encode()
     except UnicodeEncodeError as problem:
         raise UsageError(f"--store {store!r} is not UTF-8: the nodes cannot be told") from problem
+
+    def choice(option: str, choices: tuple[str, ...]) -> str:
+        if (text := value(option)) not in choices:
+            raise UsageError(f"{option} {_brief(text)} is not one of {', '.join(choices)}")
+        return str(text)
+
     state = environment.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return Options(
         store=store,
@@ -133,6 +154,10 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
         chunk_size=_size("--chunk-size", value("--chunk-size"), 1 << 30),
         segment_size=_size("--segment-size", value("--segment-size"), 1 << 28),
         window=_number("--window", value("--window"), 1, 1024),
+        compress=choice("--compress", COMPRESS),
+        encrypt=choice("--encrypt", (ON, OFF)) == ON,
+        checksum=choice("--checksum", (ON, OFF)) == ON,
+        key_file=os.path.expanduser(found["KEYFILE"] or value("--key-file") or default_path(environment)),
         json=flag("--json"),
         quiet=flag("--quiet"),
         verbose=flag("--verbose"),
@@ -141,6 +166,7 @@ def parse_options(argv: list[str], environment: dict[str, str]) -> Options:
         keep_going=bool(found["--keep-going"]),
         rebuild=bool(found["rebuild"]),
         fsync=flag("--fsync"),
+        keygen=bool(found["keygen"]),
         ranks=None if found["-n"] is None else _number("-n", found["-n"], 2, 4096),
         hosts=place("--hosts"),
         hostfile=place("--hostfile"),

@@ -70,10 +70,29 @@ _KINDS: dict[int, type[Message]] = dict(
             answers.Identified,
             requests.TakeStock,
             answers.Stock,
+            answers.Greeting,
+            requests.Introduce,
+            requests.Secure,
+            requests.Switch,
         ),
         start=1,
     )
 )
+#: What answers a request that is carried out, where that is not Done.
+_ANSWERS: dict[type[Message], type[Message]] = {
+    requests.Introduce: answers.Hello,
+    requests.Welcome: answers.Ready,
+    requests.Probe: answers.Probed,
+    requests.Scan: answers.Scanned,
+    requests.ListChunks: answers.HeldChunks,
+    requests.AskSpace: answers.Space,
+    requests.Check: answers.Checked,
+    requests.Pipe: answers.Piped,
+    requests.Claim: answers.Claimed,
+    requests.Identify: answers.Identified,
+    requests.TakeStock: answers.Stock,
+}
+
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
 
@@ -130,6 +149,15 @@ def decode(wire: bytes | bytearray | memoryview) -> Message:
     except UsageError as problem:
         raise ProtocolError(f"a {kind} message is refused: {problem}") from problem
     return message
+
+
+def check_answer(kind: type[Message], reply: Message) -> None:
+    """Raise ProtocolError unless ``reply`` is what a request of this kind is answered by."""
+    expected = _ANSWERS.get(kind, answers.Done)
+    if type(reply) is not expected:
+        raise ProtocolError(
+            f"a {kind.__name__} message was answered by {type(reply).__name__}, expected {expected.__name__}"
+        )
 
 
 def fault(call: int, problem: BaseException) -> answers.Fault:

@@ -24,6 +24,7 @@ from dft.replies import (
     FileList,
     FileRow,
     H5List,
+    Mode,
     NodeList,
     Planned,
     Progress,
@@ -39,6 +40,7 @@ from dft.replies import (
 REPLY_NAMES: dict[type[Reply], str] = {
     Reply: "done",
     Text: "text",
+    Mode: "mode",
     Transferred: "transferred",
     Planned: "planned",
     FileList: "file_list",
@@ -62,6 +64,8 @@ def to_text(reply: Reply) -> str:
             return _transferred(reply)
         case Planned():
             return _planned(reply)
+        case Mode():
+            return _mode_lines(reply)
         case FileList():
             return _long_list(reply.rows) if reply.long else "\n".join(map(_shown_row, reply.rows))
         case NodeList():
@@ -159,6 +163,11 @@ def failures(reply: Reply) -> list[str]:
     for node, why in reply.failed:
         by_reason.setdefault(why, []).append(node)
     return [f"failed {fold(nodes)}: {why}" for why, nodes in by_reason.items()]
+
+
+def _mode_lines(reply: Mode) -> str:
+    kept = " (messages still are)" if reply.messages == "encrypted" and reply.encrypt == "off" else ""
+    return f"compress  {reply.compress}\nencrypt   {reply.encrypt}{kept}\nchecksum  {reply.checksum}"
 
 
 def _what(reply: Transferred | Planned) -> str:

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from dft.commands import ONLY_PUBLISHES, SETS_UP, Cat, Command, Help, Quit, Shell
+from dft.commands import ONLY_PUBLISHES, SETS_UP, Cat, Command, Help, Quit, Set, Shell
 from dft.errors import Cancelled, DftError, LocalFileError, Terminated, told
 from dft.grammar import help_text, parse
 from dft.output import Output, OutputClosed, Printer
@@ -170,7 +170,9 @@ def _still_to_do(
             try:
                 operations.run(command)
             except DftError:
-                pass  # as it did before
+                if isinstance(command, Set):
+                    # What follows relies on it, as on encryption: it fails where the user sees it.
+                    return itertools.chain([(number, line)], lines)
     return lines
 
 

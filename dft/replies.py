@@ -40,6 +40,15 @@ class Text(Reply, frozen=True):
     text: str
 
 
+class Mode(Reply, frozen=True):
+    """``mode``: what is switched how; messages: whether what ranks say to each other is encrypted."""
+
+    compress: str
+    encrypt: str
+    checksum: str
+    messages: str
+
+
 class Transferred(Reply, frozen=True):
     """What was moved: by put, mput, diffuse, bcast, get, mget, read and h5get.
 

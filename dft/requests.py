@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from dft.codec import Coding
 from dft.errors import ProtocolError
 from dft.fanout import Route
+from dft.keys import KEY_SIZE
 from dft.messages import Message
 from dft.model import FileEntry, Layout
 from dft.names import check_name
@@ -50,6 +52,35 @@ class TakeStock(Message, frozen=True):
     """Say all that your store's manifests say."""
 
     call: int
+
+
+class Introduce(Message, frozen=True):
+    """Say who you are."""
+
+    call: int
+
+
+class Secure(Message, frozen=True):
+    """Seal what you say after the answer to this; salt: rank 0's random number for the keys."""
+
+    call: int
+    salt: bytes
+
+    def check(self) -> None:
+        """Raise ProtocolError when the salt has a wrong length."""
+        if len(self.salt) != KEY_SIZE:
+            raise ProtocolError(f"a salt has {len(self.salt)} bytes, expected {KEY_SIZE}")
+
+
+class Switch(Message, frozen=True):
+    """Write and read the segments of all further streams so."""
+
+    call: int
+    coding: Coding
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        self.coding.check()
 
 
 class Receive(Message, frozen=True):
@@ -211,6 +242,12 @@ class Scan(Message, frozen=True):
     name: bytes
     chunk_size: int
 
+    def check(self) -> None:
+        """Raise ProtocolError or UsageError when a field is out of range."""
+        check_name(self.name)
+        if not 0 < self.chunk_size < 2**63:
+            raise ProtocolError(f"chunk size {self.chunk_size} is out of range")
+
 
 class Ingest(Message, frozen=True):
     """Read local files of your host into your store, staged as part of ``transfer``."""
@@ -274,6 +311,9 @@ Request = (
     Welcome
     | Identify
     | TakeStock
+    | Introduce
+    | Secure
+    | Switch
     | Receive
     | Send
     | Broadcast
@@ -297,4 +337,18 @@ Request = (
 )
 
 #: Requests that leave a store as it is.
-READING = (Send, SendFiles, Probe, Abort, Scan, ListChunks, TakeStock, Identify, AskSpace, Quit)
+READING = (
+    Send,
+    SendFiles,
+    Probe,
+    Abort,
+    Scan,
+    ListChunks,
+    TakeStock,
+    Identify,
+    AskSpace,
+    Introduce,
+    Secure,
+    Switch,
+    Quit,
+)

@@ -17,11 +17,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from dft.codec import ROOM, Opener, Sealer
-from dft.errors import DftError, ProtocolError, told
+from dft.errors import DftError, ProtocolError, UsageError, told
 from dft.progress import Completion, Loop
 
 if TYPE_CHECKING:
     from dft.mpi_engine import Engine, PendingReceive
+
+
+#: Segments of one stream: 15 TiB even of the shortest that a large broadcast has.
+MOST_SEGMENTS = 1 << 26
 
 
 class Source(Protocol):
@@ -171,8 +175,13 @@ class Buffers:
 
 
 def segment_lengths(size: int, segment_size: int) -> list[int]:
-    """Cut ``size`` bytes into segments: all of ``segment_size`` bytes but the last."""
+    """Cut ``size`` bytes into segments: all of ``segment_size`` bytes but the last.
+
+    Raises UsageError when they are more than ``MOST_SEGMENTS``, before memory is taken for them.
+    """
     full, rest = divmod(size, segment_size)
+    if full >= MOST_SEGMENTS:
+        raise UsageError(f"{size} bytes are over {MOST_SEGMENTS} segments: give a larger --segment-size")
     return [segment_size] * full + ([rest] if rest else [])
 
 
@@ -237,9 +246,13 @@ class Writer:
         try:
             await self._loop.in_thread(function, *arguments)
         except Exception as problem:  # even a bug must not leave the other ranks waiting
-            if self.error is None:
-                self.error = told(problem)
-                self._on_error(self.error)
+            self.refuse(told(problem))
+
+    def refuse(self, error: DftError) -> None:
+        """Take this for the first error unless there was one: nothing more is handed to the sink."""
+        if self.error is None:
+            self.error = error
+            self._on_error(error)
 
 
 def fill_all(outgoing: Outgoing, buffers: Sequence[memoryview], lengths: Sequence[int]) -> list[int]:
@@ -285,17 +298,16 @@ async def receive_stream(
                 buffer, receive = posted[0]
                 count = await receive
                 posted.popleft()
-                right = count == length if opener is None else count > 0
-                if right:
+                if count == length or (opener is not None and count > 0):
                     await writer.write(buffer[:count])
+                elif count > 0:
+                    # What follows is received and dropped, so that the sender comes to its end.
+                    text = f"rank {source} sent a segment of {count} bytes, expected {length}"
+                    writer.refuse(ProtocolError(text))
                 buffers.give_back(buffer)
-                if not right:
+                if count <= 0:
                     # A sender that was told of this sink's error stops: the error is the cause.
-                    raise writer.error or ProtocolError(
-                        f"rank {source} stopped sending"
-                        if count == 0
-                        else f"rank {source} sent a segment of {count} bytes, expected {length}"
-                    )
+                    raise writer.error or ProtocolError(f"rank {source} stopped sending")
             complete = True
         finally:
             for _, receive in posted:

@@ -38,6 +38,7 @@ async def survey(cluster: Cluster) -> None:
     byte_times = [min(readings[i][1], readings[(i + 1) % len(ring)][1]) for i in range(len(ring))]
     for host, byte_time in zip(hosts, byte_times, strict=True):
         cluster.byte_times.update(dict.fromkeys(host, byte_time))
+    cluster.engine.codec.byte_time = cluster.byte_times[0]
     latency = statistics.median(reading[0] for reading in readings)
     cluster.network = Network(latency, statistics.median(byte_times))
 

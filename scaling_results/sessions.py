@@ -32,11 +32,12 @@ def dft_program(directory: str, *options: str) -> list[str]:
 class Session:
     """A context: dft on ``ranks`` ranks of a place, told what to do as a person would tell it.
 
-    directory: where stores and catalog go, on every node.  Raises MeasurementError when it fails.
+    directory: where stores and catalog go, on every node.  options: further ones of dft's.  Raises
+    MeasurementError when it fails.
     """
 
-    def __init__(self, place: Place, ranks: int, directory: str) -> None:
-        self._command = place.mpirun(ranks, *dft_program(directory, "--json"))
+    def __init__(self, place: Place, ranks: int, directory: str, *options: str) -> None:
+        self._command = place.mpirun(ranks, *dft_program(directory, "--json", *options))
         self._environment = place.environment
         self._replies: queue.Queue[dict[str, Any] | None] = queue.Queue()
 

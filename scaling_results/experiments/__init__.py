@@ -10,6 +10,7 @@ from scaling_results.experiments.peers import PEERS
 from scaling_results.experiments.simulation import SIMULATION
 from scaling_results.experiments.small_files import MANY_FILES, SMALL_FILES
 from scaling_results.experiments.start_up import START_UP
+from scaling_results.experiments.switches import SWITCHES
 from scaling_results.experiments.transfers import GATHER, TRANSFERS
 from scaling_results.experiments.uneven import UNEVEN
 
@@ -19,6 +20,7 @@ EXPERIMENTS = (
     PARTS,
     NODES,
     UNEVEN,
+    SWITCHES,
     SIMULATION,
     ALGORITHMS,
     SIZES_OF_ALL,

@@ -91,6 +91,8 @@ class Network:
         self.counts: dict[tuple[tuple[int, ...], int], int] = {}
         self.outcomes: list[tuple[Completion[int], int, Delivery | None]] = []
         self.deadlocked = False
+        #: What becomes of a message on its way: (source, destination, tag) and its bytes.
+        self.on_the_way: Callable[[tuple[int, int, int], bytes], bytes] | None = None
         self.loop.add_poller(self.poll)
 
     def engine(self, rank: int) -> Any:
@@ -112,6 +114,8 @@ class Network:
         while sends and receives:
             (data, sent), receive = sends.popleft(), receives.popleft()
             assert len(data) <= len(receive.buffer), "a message longer than its buffer"
+            if self.on_the_way is not None:
+                data = self.on_the_way(where, bytes(data))
             delivery = Delivery(data, receive.buffer)
             self.outcomes.append((receive, len(data), delivery))
             if sent is not None:

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dft import answers, model, protocol, requests
+from dft.codec import Coding
 from dft.errors import FAULTS, DftError, InternalError, NameTaken, ProtocolError
 from dft.fanout import Route
 from dft.messages import Message
@@ -19,6 +20,7 @@ from dft.model import ChunkRun, FileEntry, Layout, whole_files
 from dft.protocol import HEADER_SIZE, decode, encode
 from dft.requests import Request, Round
 from tests.unit.builders import cases, file_entry, small_names
+from tests.unit.stream_ends import codings
 
 KINDS: tuple[type[Message], ...] = (*get_args(Request), *get_args(answers.Answer))
 
@@ -46,6 +48,15 @@ special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
         for kind in (requests.Receive, requests.Send, requests.SendFiles, requests.Probe)
     },
     (requests.Check, "layout"): checked,
+    **{(kind, f): streams for kind in (answers.Ready, answers.Space) for f in ("total", "free")},
+    (answers.Hello, "host"): st.text("abc-é.0", min_size=1, max_size=20),
+    (answers.Ready, "node_id"): st.binary(min_size=16, max_size=16).map(bytes.hex),
+    **{(answers.Probed, f): st.floats(1e-12, 1e5) for f in ("latency", "byte_time")},
+    (requests.Scan, "name"): small_names,
+    (requests.Scan, "chunk_size"): st.integers(1, 2**63 - 1),
+    (requests.Secure, "salt"): st.binary(min_size=32, max_size=32),
+    (requests.Switch, "coding"): codings(),
+    (answers.Greeting, "salt"): st.just(b"") | st.binary(min_size=32, max_size=32),
     (requests.Welcome, "index_on_host"): st.integers(0, 2**20 - 1),
     (requests.Identify, "index_on_host"): st.integers(0, 2**20 - 1),
     (requests.Welcome, "window"): st.integers(1, 2**16),
@@ -284,6 +295,24 @@ def test_a_broadcast_in_range_is_taken() -> None:
         requests.Receive(1, 2, 3, -1, LAYOUT),
         requests.Send(1, 2, 3, -1, LAYOUT),
         requests.Probe(1, [1, 2], -1),
+        requests.Secure(1, b"short"),
+        requests.Scan(1, b"/data", b"../name", 4),
+        requests.Scan(1, b"/data", b"name", 0),
+        requests.Switch(1, Coding("zip")),
+        requests.Switch(1, Coding("on", True, b"short")),
+        answers.Greeting(1, b"short"),
+        answers.Hello(0, "", 1),
+        answers.Hello(0, "n01\n\x1b[2J", 1),
+        answers.Hello(0, "n" * 256, 1),
+        answers.Ready(1, "../" * 10, "/s", 1, 1, []),
+        answers.Ready(1, "0" * 32, "/s", 1, -1, []),
+        answers.Space(1, 2**63, 1),
+        answers.Probed(1, float("nan"), 1.0),
+        answers.Probed(1, 1.0, 0.0),
+        answers.Probed(1, -1.0, 1.0),
+        answers.Scanned(1, [FileEntry(1, b"/etc/passwd", 0, 0, 0, 0, 1)], []),
+        answers.Scanned(1, [FileEntry(1, b"a/../../b", 0, 0, 0, 0, 1)], []),
+        answers.HeldChunks(1, Layout([FileEntry(1, b"f", 0, 2**62, 0, 0, 1)], [])),
         requests.Place(1, 2, b"relative", [], []),
         requests.Place(1, 2, b"/to", [], [b"one too many"]),
         requests.Place(1, 2, b"/to", [FileEntry(1, b"f", 0, 0, 0, 0, 1)], [b"../out"]),

@@ -8,7 +8,17 @@ import sys
 import pytest
 
 #: Imported by nothing that a data server needs at its start, and slow.
-HEAVY = {"dataclasses", "inspect", "pathlib", "shutil", "socket", "subprocess", "typing_extensions"}
+HEAVY = {
+    "cryptography",
+    "zstandard",
+    "dataclasses",
+    "inspect",
+    "pathlib",
+    "shutil",
+    "socket",
+    "subprocess",
+    "typing_extensions",
+}
 
 #: As ``cli`` does on each role, without starting MPI.
 ROLES = {
@@ -21,7 +31,7 @@ ROLES = {
     "role, heavy",
     [
         ("data server", HEAVY | {"docopt", "sqlite3"}),
-        ("rank 0", {"dataclasses", "inspect", "typing_extensions"}),
+        ("rank 0", {"cryptography", "zstandard", "dataclasses", "inspect", "typing_extensions"}),
     ],
 )
 def test_a_rank_starts_without(role: str, heavy: set[str]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dft.codec import ROOM, Coding
-from dft.errors import Cancelled, DftError, ProtocolError, StoreFull
+from dft.errors import Cancelled, DftError, ProtocolError, StoreFull, UsageError
 from dft.streams import Buffers, FailedSink, Stop, receive_stream, segment_lengths, send_stream
 from tests.unit.fake_engine import Network
 from tests.unit.stream_ends import (
@@ -149,7 +149,8 @@ def test_a_segment_of_the_wrong_length_is_refused() -> None:
     pool, sink = Buffers(8, 2), BytesSink()
 
     async def send() -> None:
-        await network.engine(0).isend(memoryview(b"abc"), 1, 1)
+        for data in (b"abc", b""):
+            await network.engine(0).isend(memoryview(data), 1, 1)
 
     tasks = network.run(send(), receive_stream(network.engine(1), sink, 16, 0, 1, pool, 2))
     with pytest.raises(ProtocolError, match="rank 0 sent a segment of 3 bytes, expected 8"):
@@ -217,3 +218,8 @@ def test_a_bug_on_one_end_does_not_hang_the_other(end: str) -> None:
         send_stream(network.engine(0), source, 100, 1, 1, Buffers(10, 2), Stop(), 2),
         receive_stream(network.engine(1), sink, 100, 0, 1, Buffers(10, 2), 2),
     )
+
+
+def test_more_segments_than_any_stream_has_are_refused_before_they_are_listed() -> None:
+    with pytest.raises(UsageError, match="give a larger --segment-size"):
+        segment_lengths(2**63 - 1, 1 << 20)
