@@ -32,7 +32,7 @@ ROOM = _SALT_SIZE + 1 + SEAL_SIZE
 _STORED, _ZSTD = 0, 1
 _PLACE = struct.Struct("<QIQB")
 
-#: Zstandard's level: more gain than lz4 at two thirds of its speed; higher ones halve it for little (ADR 12).
+#: Zstandard's level: more gain than lz4 at two thirds of its speed; higher ones halve it for little (ADR 15).
 _LEVEL = 1
 #: ``auto`` sends a segment as it is unless that saves a tenth, and then does not try the next ones.
 _WORTH = 0.9
