@@ -63,7 +63,7 @@ def test_a_damaged_catalog(dft: Sandbox) -> None:
     dft.catalog.write_bytes(data)
     before = state(dft)
     done = dft.run("-c", "ls", ranks=2)
-    assert one_complaint(done, 10, str(dft.catalog))
+    assert one_complaint(done, 15, str(dft.catalog), "dft rebuild")
     assert state(dft) == before
 
 
