@@ -15,7 +15,7 @@ help:
 	@echo "make fuzz   feed what ranks read with what coverage finds: FUZZ_SECONDS=60 for each target"
 	@echo "make bench  take the measurements anew (an hour; those on emulated clusters need root)"
 	@echo "make plots  draw the pictures and the page of the measurements"
-	@echo "make docs   write the generated part of the manual"
+	@echo "make docs   make the manual: HTML in build/html, and a man page"
 	@echo "make clean  remove what all of these made"
 
 .venv/.stamp: pyproject.toml
@@ -66,7 +66,7 @@ plots: .venv/.stamp
 	$(BIN)/python -m scaling_results.plot
 
 docs: .venv/.stamp
-	$(BIN)/python docs/build.py
+	@$(BIN)/python docs/build.py
 
 clean:
 	rm -rf .venv .venv-mpich .fuzz .pytest-cluster .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

