@@ -128,6 +128,13 @@ class HeldChunks(Message, frozen=True):
     layout: Layout
 
 
+class Aside(Message, frozen=True):
+    """What a store has set aside: (file's id, chunk), chunk -1: all of the file."""
+
+    call: int
+    chunks: list[tuple[int, int]]
+
+
 class Checked(Message, frozen=True):
     """What is wrong with the chunks that were to be checked, as runs of that request's layout.
 
@@ -215,6 +222,7 @@ Answer = (
     | Scanned
     | Claimed
     | HeldChunks
+    | Aside
     | Checked
     | Identified
     | Stock

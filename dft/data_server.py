@@ -24,7 +24,7 @@ from dft.mpi_engine import Engine
 from dft.node_copies import copy_stream, place
 from dft.probing import probe
 from dft.progress import Completion, Loop
-from dft.quarantine import Findings, check_chunks, set_aside
+from dft.quarantine import Findings, check_chunks, chunks_set_aside, set_aside
 from dft.rank_zero_line import RankZeroLine
 from dft.store import Store, identity_of, root_of
 from dft.streams import Buffers, FailedSink, Sink, Stop, receive_stream, send_stream
@@ -331,6 +331,9 @@ class DataServer:
     async def _list_chunks(self, request: requests.ListChunks) -> Message:
         return answers.HeldChunks(request.call, await self._loop.in_thread(self.store.held))
 
+    async def _list_aside(self, request: requests.ListAside) -> Message:
+        return answers.Aside(request.call, await self._loop.in_thread(chunks_set_aside, self.store))
+
     async def _ask_space(self, request: requests.AskSpace) -> Message:
         total, free = self.store.space()
         return answers.Space(request.call, total, free)
@@ -365,6 +368,7 @@ class DataServer:
         requests.Check: _check,
         requests.SendFiles: _send_files,
         requests.ListChunks: _list_chunks,
+        requests.ListAside: _list_aside,
         requests.AskSpace: _ask_space,
         requests.Quit: _quit,
     }

@@ -74,6 +74,8 @@ _KINDS: dict[int, type[Message]] = dict(
             requests.Introduce,
             requests.Secure,
             requests.Switch,
+            requests.ListAside,
+            answers.Aside,
         ),
         start=1,
     )
@@ -85,6 +87,7 @@ _ANSWERS: dict[type[Message], type[Message]] = {
     requests.Probe: answers.Probed,
     requests.Scan: answers.Scanned,
     requests.ListChunks: answers.HeldChunks,
+    requests.ListAside: answers.Aside,
     requests.AskSpace: answers.Space,
     requests.Check: answers.Checked,
     requests.Pipe: answers.Piped,

@@ -1,6 +1,7 @@
 """Checking a store's chunks against their digests, and setting aside those that are bad.
 
-    STORE/quarantine/ID-C-T    the bytes of chunk C of file ID that had a wrong digest at time T
+    STORE/quarantine/ID-C-T    the bytes of chunk C of file ID that had a wrong digest at time T; none where
+                               there were none; C is "all" for what stood in the place of a whole file
 
 A file with a chunk set aside is no plain file any more, so that no job opens it: what is good of it stays
 as an object.  The order is bytes, object, manifests: after a crash between two of them the chunk is found
@@ -10,6 +11,7 @@ bad once more.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -129,7 +131,8 @@ def set_aside(contents: Contents, layout: Layout, findings: Findings) -> None:
     try:
         os.makedirs(contents.path(b"quarantine"), mode=0o700, exist_ok=True)
         for file in bad.keys() | missing.keys():
-            _set_file_aside(contents, layout.files[file], sorted(bad.get(file, ())))
+            chunks = sorted(bad.get(file, set()) | missing.get(file, set()))
+            _set_file_aside(contents, layout.files[file], chunks)
         _disclaim(
             contents,
             {
@@ -148,7 +151,23 @@ def _numbers(runs: list[ChunkRun]) -> dict[int, set[int]]:
     return chunks
 
 
-def _set_file_aside(contents: Contents, entry: FileEntry, bad: list[int]) -> None:
+def chunks_set_aside(contents: Contents) -> list[tuple[int, int]]:
+    """List (file's id, chunk) of what was set aside, restored since or not; chunk -1: all of the file."""
+    try:
+        names = os.listdir(contents.path(b"quarantine"))
+    except FileNotFoundError:
+        return []
+    except OSError as problem:
+        raise store_error(problem, contents.root) from problem
+    found = (
+        re.fullmatch(rb"([0-9a-f]{16})-(\d{1,18}|all)-[0-9a-f]{16}", os.fsencode(name)) for name in names
+    )
+    return sorted(
+        {(int(name[1], 16), -1 if name[2] == b"all" else int(name[2])) for name in found if name is not None}
+    )
+
+
+def _set_file_aside(contents: Contents, entry: FileEntry, chunks: list[int]) -> None:
     plain, as_object = contents.file_path(entry.name), contents.object_path(entry)
     here = b"%016x-%%s-%016x" % (entry.file_id, time.time_ns())
     if entry.kind == KIND_DIRECTORY:
@@ -157,7 +176,7 @@ def _set_file_aside(contents: Contents, entry: FileEntry, bad: list[int]) -> Non
         os.rename(plain, contents.path(b"quarantine", here % b"all"))
         return
     source = plain if os.path.lexists(plain) else as_object
-    for chunk in bad:
+    for chunk in chunks:
         target = contents.path(b"quarantine", here % (b"%d" % chunk))
         _copy(source, target, chunk * entry.chunk_size, entry.chunk_length(chunk))
     if source == plain and os.path.lexists(plain):
@@ -166,8 +185,11 @@ def _set_file_aside(contents: Contents, entry: FileEntry, bad: list[int]) -> Non
 
 
 def _copy(source: bytes, target: bytes, offset: int, length: int) -> None:
-    """Keep what can be read of a chunk that is bad."""
-    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    """Keep what can be read of a chunk that is bad or missing."""
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with open(target, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             while length:

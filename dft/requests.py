@@ -295,6 +295,12 @@ class ListChunks(Message, frozen=True):
     call: int
 
 
+class ListAside(Message, frozen=True):
+    """Say which chunks your store has set aside."""
+
+    call: int
+
+
 class AskSpace(Message, frozen=True):
     """Say how much space your store has."""
 
@@ -334,6 +340,7 @@ Request = (
     | ListChunks
     | AskSpace
     | Quit
+    | ListAside
 )
 
 #: Requests that leave a store as it is.
@@ -344,6 +351,7 @@ READING = (
     Abort,
     Scan,
     ListChunks,
+    ListAside,
     TakeStock,
     Identify,
     AskSpace,

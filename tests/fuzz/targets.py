@@ -71,6 +71,7 @@ def messages() -> list[Any]:
         requests.Send(8, 10, 0, 7, known),
         requests.Check(9, 12, known, True),
         requests.ListChunks(10),
+        requests.ListAside(20),
         requests.AskSpace(11),
         requests.Scan(12, b"/source", b"name", 4),
         requests.Ingest(13, 11, b"/source/f", b"name", whole_files([file_entry(b"contents", b"name", 77)])),
@@ -85,6 +86,7 @@ def messages() -> list[Any]:
         answers.Space(11, 1000, 500),
         answers.Probed(15, 1e-4, 1e-8),
         answers.HeldChunks(10, known),
+        answers.Aside(20, [(77, 0), (78, -1)]),
         answers.Checked(9, [], [], 20),
         answers.Failing(4, 9),
         answers.Arrived(0, 4, 5),
@@ -437,6 +439,8 @@ class _RankZero(FakeEngine):
                 return answers.Done(asked.call, bytes(16 * asked.layout.chunk_count))
             case requests.ListChunks():
                 return answers.HeldChunks(asked.call, layouts()[2])
+            case requests.ListAside():
+                return answers.Aside(asked.call, [(layouts()[2].files[0].file_id, 0)])
             case requests.AskSpace():
                 return answers.Space(asked.call, 1000, 400)
             case requests.Check():

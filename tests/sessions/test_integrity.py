@@ -112,6 +112,31 @@ def test_verify_finds_and_restores(dft: Sandbox) -> None:
     assert done.returncode == 13 and "2 chunks of only, the first of them 0, are on no node" in done.stdout
 
 
+def test_what_a_get_set_aside_is_restored_by_verify(dft: Sandbox) -> None:
+    random_file(dft.work / "f", 300_001)
+    random_file(dft.work / "gone", 100_000)
+    nodes = f"--nodes {node(1)},{node(2)}"
+    script(dft, f"bcast f {nodes}", f"bcast gone {nodes}", args=SMALL)
+    whole = files_of(tree_digest(dft.work))
+    for chunk in range(5):
+        flip(store_of(dft, 1) / "files" / "f", chunk * 65536 + 77)
+    (store_of(dft, 1) / "files" / "gone").unlink()
+    (dft.home / "back").mkdir()
+    # Chunks are asked of both nodes in turn: some of each file are met.
+    found = dft.run("-c", "mget f gone ../back/").ok()
+    assert files_of(tree_digest(dft.home / "back")) == whole
+    for name in ("f", "gone"):
+        assert any(name in line and line.endswith("set aside") for line in found.stdout.splitlines()), found
+    # It is told, by whoever looks, until it is restored; and then it is as it was.
+    done = dft.run("-c", "verify")
+    assert done.returncode == 22 and "is missing" in done.stdout, done
+    done = dft.run("-c", "verify --repair").ok()
+    assert "is missing: restored" in done.stdout, done
+    dft.run("-c", "verify").ok()
+    for rank in (1, 2):
+        assert files_of(held(dft, rank)) == whole
+
+
 def test_without_a_good_replica_nothing_is_handed_out(dft: Sandbox) -> None:
     random_file(dft.work / "f", 300_001)
     random_file(dft.work / "fine", 100_000)

@@ -38,6 +38,7 @@ by_type: dict[Any, st.SearchStrategy[Any]] = {
     list[int]: st.lists(int64, max_size=5),
     list[str]: st.lists(st.text(max_size=9), max_size=3),
     list[FileEntry]: entries,
+    list[tuple[int, int]]: st.lists(st.tuples(int64, int64), max_size=5),
     list[ChunkRun]: layouts.map(lambda layout: layout.runs),
     list[tuple[bytes, str]]: st.lists(st.tuples(st.binary(max_size=9), st.text(max_size=9)), max_size=3),
 }

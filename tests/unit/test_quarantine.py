@@ -14,7 +14,7 @@ import pytest
 from dft.chunk_io import ChunkWriter
 from dft.errors import Cancelled, CorruptChunk, DftError, StoreError
 from dft.model import ChunkRun, FileEntry, Layout, runs_of
-from dft.quarantine import Findings, check_chunks, set_aside
+from dft.quarantine import Findings, check_chunks, chunks_set_aside, set_aside
 from dft.store import Store
 from tests.unit.builders import Case, PowerCut, file_entry, power_cut, tree_of, whole
 from tests.unit.test_store import CATALOG, read_back, take_in
@@ -130,7 +130,9 @@ def test_what_is_set_aside_is_kept_and_the_rest_stays_of_use(store: Store) -> No
     set_aside(store, case.layout, findings)
     # No job opens it any more; its good chunks are read as before.
     assert tree_of(store.path(b"files")) == {b"d": None, b"f0": b"other"}
-    assert quarantined(store) == [b"eXgh"]
+    assert sorted(quarantined(store)) == [b"", b"eXgh"]
+    file_id = case.layout.files[0].file_id
+    assert chunks_set_aside(store) == [(file_id, 1), (file_id, 3)]
     held = store.held()
     assert [run for run in held.runs if held.files[run.file].name == b"d/f"] == [
         ChunkRun(0, 0, 1),
