@@ -77,13 +77,15 @@ def _data_server() -> int:
         print(f"dft: rank {engine.rank}: bug in dft: {text}; please report", file=sys.stderr, flush=True)
         abort(70)
     engine.close()
+    if engine.lost:
+        os._exit(0)
     return 0
 
 
 def _first_process(under_launcher: bool) -> int:
     """Be rank 0, or, outside mpirun, the parent of a whole session."""
     _import_msgspec()
-    from dft.errors import DftError
+    from dft.errors import DftError, NodesLost
     from dft.options import ShowCompletion, ShowText, parse_options
 
     try:
@@ -122,7 +124,7 @@ def _first_process(under_launcher: bool) -> int:
     link = take_terminal(os.environ)
     reporter, continues = take_over(os.environ)
     engine = Engine(Loop())
-    server = MetadataServer(engine, options, reporter, continues)
+    server = MetadataServer(engine, options, reporter, continues, _tell_loss)
     signal.signal(signal.SIGINT, lambda *_: server.interrupt())
     signal.signal(signal.SIGUSR1, lambda *_: server.interrupt())
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
@@ -135,9 +137,21 @@ def _first_process(under_launcher: bool) -> int:
     sys.stdout.flush()
     if server.broken:
         abort(code or 1)
+    if server.lost and not code:
+        from dft.nodesets import fold
+
+        print(f"dft: done, but without {fold(server.lost)}, lost on the way", file=sys.stderr, flush=True)
+        code = NodesLost.exit_code
     reporter.ended(code)
     engine.close()
+    if engine.lost:
+        sys.stderr.flush()
+        os._exit(code)
     return code
+
+
+def _tell_loss(name: str) -> None:
+    print(f"dft: lost {name}: the session goes on", file=sys.stderr, flush=True)
 
 
 def _dismiss() -> None:

@@ -6,7 +6,8 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -101,7 +102,37 @@ class Cluster:
         self.continues: Continuation | None = None
         #: Called when what a command publishes is in the catalog.
         self.on_published: Callable[[], None] = lambda: None
+        #: The nodes that this session lost while it ran, by rank; where MPI goes on without them.
+        self.lost: dict[int, str] = {}
+        #: Called with the name of each of them.
+        self.on_lost: Callable[[str], None] = lambda name: None
+        self._cannot_lose = 0
         engine.on_control = self._on_control
+        engine.on_lost = self._on_lost
+
+    def _on_lost(self, rank: int) -> None:
+        name = self.name_of(rank)
+        if self._cannot_lose or rank not in {node.rank for node in self.nodes}:
+            raise PeerLost(f"{name} is gone")
+        self.lost[rank] = name
+        for number, (called, completion) in list(self._calls.items()):
+            if called == rank:
+                del self._calls[number]
+                completion.fail(PeerLost(f"{name} is lost"))
+        self.on_lost(name)
+
+    def leave_out_lost(self) -> None:
+        """Forget the nodes that were lost; not while a command runs, which may know them by their places."""
+        self.nodes = [node for node in self.nodes if node.rank not in self.lost]
+
+    @contextmanager
+    def losing_nobody(self) -> Iterator[None]:
+        """Have the session end when a node is lost: for what the others would wait for without end."""
+        self._cannot_lose += 1
+        try:
+            yield
+        finally:
+            self._cannot_lose -= 1
 
     def _on_control(self, source: int, wire: bytearray) -> None:
         try:
@@ -145,6 +176,8 @@ class Cluster:
 
         Raises the error that the reply describes, with the node named.
         """
+        if rank in self.lost:
+            raise PeerLost(f"{self.lost[rank]} is lost")
         self._last_call += 1
         completion: Completion[Message] = Completion()
         self._calls[self._last_call] = (rank, completion)
@@ -252,7 +285,7 @@ class Cluster:
         raise UsageError(f"no node {name} in this session: it has {fold(n.name for n in self.nodes)}")
 
     def _is_lost(self, name: str) -> bool:
-        return self.continues is not None and self.continues.lost_node(name)
+        return name in self.lost.values() or (self.continues is not None and self.continues.lost_node(name))
 
     def select(self, text: str | None) -> list[Node]:
         """Find the nodes of a node set, in the order of their ranks; all of them when None.
@@ -274,7 +307,7 @@ class Cluster:
     def by_host(self, ranks: Iterable[int]) -> list[list[int]]:
         """Put ranks together by their hosts, rank 0 among them or not, in the order of their first ranks."""
         hosts: dict[str, list[int]] = {}
-        for rank in sorted(ranks):
+        for rank in sorted(set(ranks) - self.lost.keys()):
             host = self.peers.hosts[rank][0] if rank else os.uname().nodename
             hosts.setdefault(host, []).append(rank)
         return list(hosts.values())

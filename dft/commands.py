@@ -15,6 +15,9 @@ from dft.fanout import MPI, SCHEDULED
 #: How a broadcast may fan out; auto picks.
 ALGORITHMS = ("auto", MPI, *SCHEDULED)
 
+#: What stands for standard input where a local path is expected; a file of that name is ./-.
+STANDARD_INPUT = "-"
+
 #: What can be switched, and how.
 SWITCHES = {"compress": COMPRESS, "encrypt": (ON, OFF), "checksum": (ON, OFF)}
 
@@ -288,3 +291,5 @@ Command = (
 SETS_UP = (Lcd, Set)
 #: Commands that are carried out once what they publish is in the catalog.
 ONLY_PUBLISHES = (Put, PutFrom, MPut, Diffuse)
+#: Commands that can be done again when a node was lost.
+CAN_REPEAT = (*ONLY_PUBLISHES, Bcast, Replicate, Verify)

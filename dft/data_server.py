@@ -14,7 +14,7 @@ from dft import answers, protocol, requests
 from dft.arrivals import Arrivals
 from dft.broadcasting import broadcast
 from dft.chunk_io import ChunkReader, ChunkWriter
-from dft.errors import Cancelled, DftError, NotAuthentic, ProtocolError
+from dft.errors import Cancelled, DftError, NotAuthentic, PeerLost, ProtocolError
 from dft.ibcast import BroadcastPart
 from dft.incoming import Stage
 from dft.local_files import LocalTree, local_reader
@@ -50,6 +50,13 @@ class DataServer:
         self._fsync = False
         self._arrivals = Arrivals(self._loop, engine.size, self._tell_arrived)
         engine.on_control = self._on_control
+        engine.on_lost = self._on_lost
+
+    @staticmethod
+    def _on_lost(rank: int) -> None:
+        """Leave when rank 0 is gone; it decides what the loss of another rank means."""
+        if rank == 0:
+            raise PeerLost("rank 0 is gone: the session ends")
 
     def terminate(self) -> None:
         """Ask rank 0 to end the session; for a signal handler."""

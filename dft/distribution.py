@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Coroutine
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from dft import requests
 from dft.broadcasting import broadcast
 from dft.cluster import Cluster, Node, first_cause, uninterrupted
-from dft.errors import Cancelled, DftError, NoReplica, Terminated
+from dft.errors import Cancelled, DftError, NoReplica, PeerLost, Terminated
 from dft.fanout import MPI, Route
 from dft.ibcast import BroadcastPart
 from dft.local_files import LocalTree, local_reader
@@ -276,7 +277,9 @@ async def _run(
         tasks.append(cluster.loop.spawn(_timed(call, node.rank, outcome) if keep else call))
         copies += keep
     everything = [*tasks, own] if own is not None else tasks
-    with cluster.meter.stage(group.payload_size, copies):
+    # In MPI's own broadcast some would wait for ever for what a lost node was to send on.
+    losing = cluster.losing_nobody() if route.algorithm == MPI else nullcontext()
+    with losing, cluster.meter.stage(group.payload_size, copies):
         errors = await cluster.finish(upload.transfer, upload.stop, everything)
     if own is not None:
         problem = own.result()
@@ -297,10 +300,15 @@ async def _timed(call: Coroutine[Any, Any, Any], rank: int, outcome: Outcome) ->
 
 
 async def _commit(upload: Upload, nodes: list[Node], failures: dict[int, DftError], new: bool) -> None:
-    """Publish on the nodes that have it all, and have the others forget what they have."""
+    """Publish on the nodes that have it all; the others forget what they have, unless that was no fault."""
     cluster = upload.cluster
-    lost = [node for node in nodes if node.rank in failures]
-    await uninterrupted(cluster.call_all(lost, requests.Discard, upload.transfer))
+    tasks = []
+    for node in (node for node in nodes if node.rank in failures):
+        interrupted = isinstance(failures[node.rank], PeerLost)
+        node.leftovers = node.leftovers or interrupted
+        kind = requests.Suspend if interrupted else requests.Discard
+        tasks.append(cluster.loop.spawn(cluster.call(node.rank, kind, upload.transfer)))
+    await uninterrupted(tasks)
     await upload.commit([node for node in nodes if node.rank not in failures], new)
 
 

@@ -12,7 +12,7 @@ n + 2 q, the circulant graph n - 1 + q, which no schedule of one send and one re
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
@@ -152,6 +152,11 @@ class Fanout:
         self.algorithm = algorithm
         self._leaders = [host[0] for host in self._hosts]
         self._place = {rank: (h, i) for h, host in enumerate(self._hosts) for i, rank in enumerate(host)}
+
+    @property
+    def members(self) -> Set[int]:
+        """The ranks that take part."""
+        return self._place.keys()
 
     @property
     def most_held(self) -> int:

@@ -13,7 +13,7 @@ from dft import operations
 from dft.catalog import Catalog
 from dft.cluster import LEFTOVERS_END, Cluster
 from dft.codec import OFF
-from dft.commands import Command
+from dft.commands import CAN_REPEAT, STANDARD_INPUT, Command, Put
 from dft.errors import Cancelled, DftError, InUse, PeerLost, Terminated
 from dft.keys import read_key_file
 from dft.launcher_input import launcher_input_ended
@@ -47,8 +47,12 @@ class MetadataServer:
         options: Options,
         reporter: Reporter | None = None,
         continues: Continuation | None = None,
+        on_lost: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """Prepare; reporter: whom to tell how far it has come.  continues: what another session began."""
+        """Prepare; reporter: whom to tell how far it has come.  continues: what another session began.
+
+        on_lost: called with the name of a node that the session loses and goes on without.
+        """
         self._loop = engine.loop
         self._options = options
         self._reporter = reporter or Reporter(None)
@@ -58,6 +62,7 @@ class MetadataServer:
             engine, options.segment_size, options.window, options.chunk_size, options.fsync
         )
         self._cluster.on_published = self._reporter.published
+        self._cluster.on_lost = on_lost
         if continues is not None:
             self._cluster.continues = continues
         if options.commands is not None or options.script not in (None, "-"):
@@ -187,10 +192,37 @@ class MetadataServer:
         return self._cluster.catalog.beginnings(os.fsencode(beginning), MOST_NAMES)
 
     def run(self, command: Command) -> Reply:
-        """Carry out a command; raise DftError when it fails, Cancelled when the user interrupts it."""
-        self._cluster.meter = Meter()
-        self._show_at = 0.0
-        return self._drive(operations.run(self._cluster, command))
+        """Carry out a command; raise DftError when it fails, Cancelled when the user interrupts it.
+
+        What loses a node on the way is done again with the others where it can be: what they have got by
+        then they keep.
+        """
+        while True:
+            self._cluster.leave_out_lost()
+            self._cluster.meter = Meter()
+            self._show_at = 0.0
+            lost_before = len(self._cluster.lost)
+            try:
+                reply = self._drive(operations.run(self._cluster, command))
+            except (Cancelled, Terminated):
+                raise
+            except DftError:
+                if self.broken or not self._shall_repeat(command, lost_before):
+                    raise
+                continue
+            if not reply.exit_code or not self._shall_repeat(command, lost_before):
+                return reply
+
+    def _shall_repeat(self, command: Command, lost_before: int) -> bool:
+        lost = len(self._cluster.lost)
+        if isinstance(command, Put) and command.local == STANDARD_INPUT:
+            return False  # what came from there does not come again
+        return isinstance(command, CAN_REPEAT) and lost_before < lost < self._cluster.engine.size - 1
+
+    @property
+    def lost(self) -> list[str]:
+        """The names of the nodes that this session lost."""
+        return sorted(self._cluster.lost.values())
 
     def cat(self, name: str, write: Callable[[memoryview], object]) -> Reply:
         """Hand the bytes of a published file to ``write`` in order."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dft import mpi_settings
 from dft.codec import Codec
-from dft.errors import ProtocolError, TransportError
+from dft.errors import PeerLost, ProtocolError, TransportError
 from dft.progress import Completion, Loop
 from dft.protocol import MAX_BODY
 
@@ -44,18 +45,22 @@ _IPPROTO_TCP, _TCP_NODELAY = 6, 1
 
 
 class PendingReceive(Completion[int]):
-    """A posted receive; its value is the number of bytes that came, -1 when it was cancelled."""
+    """A posted receive; its value is the number of bytes that came, -1 when it was cancelled.
 
-    __slots__ = ("_request",)
+    0 as well when its sender is gone.
+    """
+
+    __slots__ = ("request",)
 
     def __init__(self, request: MPI.Request) -> None:
         super().__init__()
-        self._request = request
+        self.request = request
 
     def cancel(self) -> None:
         """Withdraw the receive; it still has to be awaited, and may yet have matched a message."""
-        if not self.done:
-            self._request.Cancel()
+        # One that has just ended is MPI's no more, although it is not told yet.
+        if not self.done and self.request:
+            self.request.Cancel()
 
 
 class Engine:
@@ -71,14 +76,24 @@ class Engine:
         self.size = self._world.Get_size()
         self._groups: dict[tuple[int, ...], MPI.Intracomm] = {tuple(range(self.size)): self._world}
         self._requests: list[MPI.Request] = []
-        # What to complete, and the buffer that must outlive the request.
-        self._outcomes: list[tuple[Completion[Any], Any]] = []
+        # What to complete, the buffer that must outlive the request, and the other end's rank, -1 for many.
+        self._outcomes: list[tuple[Completion[Any], Any, int]] = []
+        # Sends that nobody awaits, which MPI may never end: ranks are gone.
+        self._abandoned: list[tuple[MPI.Request, Any]] = []
         self._statuses: list[MPI.Status] = []
         self._receiving_control = False
+        #: The ranks that are gone, where MPI goes on without them (ADR 0016).
+        self.lost: set[int] = set()
+        self._told_of_losses: list[Callable[[int], None]] = []
         self._polls_until_probe = 0
+        #: Called with the rank of a process that is gone.
+        self.on_lost: Callable[[int], None] = self._end_without
         #: Called with (sender's rank, wire form) for each control message, in the order of each sender.
         self.on_control: Callable[[int, bytearray], None] = lambda source, wire: None
         loop.add_poller(self.poll)
+
+    def _end_without(self, rank: int) -> None:
+        raise PeerLost(f"rank {self.rank}: rank {rank} is gone")
 
     def poll(self) -> bool:
         """Complete what MPI has finished and take in control messages; return whether there was any."""
@@ -98,13 +113,17 @@ class Engine:
             return False
         while len(self._statuses) < len(self._requests):
             self._statuses.append(MPI.Status())
-        finished = MPI.Request.Testsome(self._requests, self._statuses)
+        lost: set[int] = set()
+        try:
+            finished = MPI.Request.Testsome(self._requests, self._statuses)
+        except MPI.Exception as problem:
+            finished, lost = self._ended_requests(problem)
         if not finished:
             return False
         outcomes = [(self._outcomes[i][0], self._statuses[k]) for k, i in enumerate(finished)]
         values = []
-        for completion, status in outcomes:
-            if isinstance(completion, PendingReceive):
+        for i, (completion, status) in zip(finished, outcomes, strict=True):
+            if isinstance(completion, PendingReceive) and i not in lost:
                 values.append(-1 if status.Is_cancelled() else status.Get_count(MPI.BYTE))
             else:
                 values.append(0)
@@ -116,57 +135,140 @@ class Engine:
             completion.set(value)
         return True
 
+    def _ended_requests(self, problem: MPI.Exception) -> tuple[list[int], set[int]]:
+        """Find what has ended when MPI reports errors: all such requests, and those whose peer is gone.
+
+        What was to come from a lost peer ends as if it had sent an empty segment, what was to go there as if
+        it had arrived: the streams then end in order, and that the peer is lost is told by ``on_lost``.
+        """
+        ended = [i for i, request in enumerate(self._requests) if not request]
+        if problem.Get_error_class() not in (MPI.ERR_IN_STATUS, MPI.ERR_PROC_FAILED) or not ended:
+            raise problem
+        errors = [self._statuses[k].Get_error() for k in range(len(ended))]
+        if any(error and MPI.Get_error_class(error) != MPI.ERR_PROC_FAILED for error in errors):
+            raise problem
+        return ended, {i for i, error in zip(ended, errors, strict=True) if error}
+
     def _poll_control(self) -> bool:
         # One message at a time, so that a long one is not overtaken by a short one of the same sender.
         if self._receiving_control:
             return False
         status = MPI.Status()
-        message = self._world.Improbe(MPI.ANY_SOURCE, _CONTROL_TAG, status)
+        try:
+            message = self._world.Improbe(MPI.ANY_SOURCE, _CONTROL_TAG, status)
+        except MPI.Exception as problem:
+            if problem.Get_error_class() != MPI.ERR_PROC_FAILED:
+                raise
+            self._take_losses()
+            return True
         if message is None:
             return False
         size = status.Get_count(MPI.BYTE)
         if size > LONGEST_CONTROL:
             raise ProtocolError(f"rank {status.Get_source()} sent a control message of {size} bytes")
         wire = bytearray(size)
-        received = self._watch(message.Irecv([wire, MPI.BYTE]), wire)
+        received = PendingReceive(message.Irecv([wire, MPI.BYTE]))
+        self._register(received, received.request, wire, status.Get_source())
         self._receiving_control = True
 
         def deliver() -> None:
             self._receiving_control = False
-            self.on_control(status.Get_source(), wire)
+            if received.result() == len(wire):  # else its sender is gone
+                self.on_control(status.Get_source(), wire)
 
         received.when_done(deliver)
         return True
 
-    def _watch(self, request: MPI.Request, buffer: Any) -> Completion[int]:
-        return self._register(Completion(), request, buffer)
+    def _take_losses(self) -> None:
+        """Learn which ranks are gone; MPI tells of each until that is acknowledged."""
+        self._world.Ack_failed()
+        for rank in self._world.Get_failed().Translate_ranks(None, self._world.Get_group()):
+            if rank not in self.lost:
+                self.lost.add(rank)
+                # MPI does not end what began at just that moment.
+                under_way = [completion for completion, _, peer in self._outcomes if peer == rank]
+                for completion in under_way:
+                    if isinstance(completion, PendingReceive):
+                        completion.cancel()
+                self.abandon(c for c in under_way if not isinstance(c, PendingReceive))
+                for tell in list(self._told_of_losses):
+                    tell(rank)
+                self.on_lost(rank)
 
-    def _register(self, completion: Completion[int], request: MPI.Request, buffer: Any) -> Completion[int]:
+    @contextmanager
+    def telling_losses(self, tell: Callable[[int], None]) -> Iterator[None]:
+        """Have ``tell`` called as well when a rank is gone, before ``on_lost``."""
+        self._told_of_losses.append(tell)
+        try:
+            yield
+        finally:
+            self._told_of_losses.remove(tell)
+
+    def abandon(self, sends: Iterable[Completion[int]]) -> None:
+        """Wait no longer for sends that may never be received; their buffers are not to be used again."""
+        ends = {id(completion): completion for completion in sends if not completion.done}
+        kept = []
+        for request, outcome in zip(self._requests, self._outcomes, strict=True):
+            if id(outcome[0]) in ends:
+                self._abandoned.append((request, outcome[1]))
+            else:
+                kept.append((request, outcome))
+        self.loop.under_way -= len(self._requests) - len(kept)
+        self._requests = [request for request, _ in kept]
+        self._outcomes = [outcome for _, outcome in kept]
+        for completion in ends.values():
+            completion.set(0)
+
+    def _register(
+        self, completion: Completion[int], request: MPI.Request, buffer: Any, peer: int
+    ) -> Completion[int]:
         self._requests.append(request)
-        self._outcomes.append((completion, buffer))
+        self._outcomes.append((completion, buffer, peer))
         self.loop.under_way += 1
         return completion
 
     def send_control(self, dest: int, wire: bytearray) -> Completion[int]:
         """Send a control message; the bytes must not change until it is done."""
-        try:
-            return self._watch(self._world.Isend([wire, MPI.BYTE], dest, _CONTROL_TAG), wire)
-        except MPI.Exception as problem:
-            raise TransportError(f"rank {self.rank}: cannot send to rank {dest}: {problem}") from problem
+        return self._begin(self._world.Isend, wire, dest, _CONTROL_TAG)
+
+    def _begin(
+        self, start: Callable[..., MPI.Request], buffer: bytearray | memoryview, dest: int, tag: int
+    ) -> Completion[int]:
+        """Start a send; one to a rank that is known to be gone is done at once."""
+        done: Completion[int] = Completion()
+        if dest not in self.lost:
+            try:
+                return self._register(done, start([buffer, MPI.BYTE], dest, tag), buffer, dest)
+            except MPI.Exception as problem:
+                if problem.Get_error_class() != MPI.ERR_PROC_FAILED:
+                    raise TransportError(
+                        f"rank {self.rank}: cannot send to rank {dest}: {problem}"
+                    ) from problem
+        done.set(0)
+        return done
 
     def isend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
         """Start sending a segment of stream ``tag``; the buffer must not change until it is done."""
-        return self._watch(self._world.Isend([buffer, MPI.BYTE], dest, _tag(tag)), buffer)
+        return self._begin(self._world.Isend, buffer, dest, _tag(tag))
 
     def issend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
         """Start sending a segment; done when the receiver has matched it, and not before."""
-        return self._watch(self._world.Issend([buffer, MPI.BYTE], dest, _tag(tag)), buffer)
+        return self._begin(self._world.Issend, buffer, dest, _tag(tag))
 
     def irecv(self, buffer: memoryview, source: int, tag: int) -> PendingReceive:
         """Start receiving a segment of at most the buffer's size."""
-        request = self._world.Irecv([buffer, MPI.BYTE], source, _tag(tag))
-        pending = PendingReceive(request)
-        self._register(pending, request, buffer)
+        if source not in self.lost:
+            try:
+                pending = PendingReceive(self._world.Irecv([buffer, MPI.BYTE], source, _tag(tag)))
+                self._register(pending, pending.request, buffer, source)
+                return pending
+            except MPI.Exception as problem:
+                if problem.Get_error_class() != MPI.ERR_PROC_FAILED:
+                    raise TransportError(
+                        f"rank {self.rank}: cannot receive from rank {source}: {problem}"
+                    ) from problem
+        pending = PendingReceive(MPI.REQUEST_NULL)
+        pending.set(0)
         return pending
 
     def ibcast(self, buffer: memoryview, root: int, group: Sequence[int]) -> Completion[int]:
@@ -181,10 +283,17 @@ class Engine:
             everyone = self._world.Get_group()
             communicator = self._world.Create_group(everyone.Incl(members), tag=_GROUP_TAG)
             self._groups[members] = communicator
-        return self._watch(communicator.Ibcast([buffer, MPI.BYTE], members.index(root)), buffer)
+        request = communicator.Ibcast([buffer, MPI.BYTE], members.index(root))
+        return self._register(Completion(), request, buffer, -1)
 
     def close(self) -> None:
-        """Finalize MPI; every rank does, after its last message."""
+        """Finalize MPI; every rank does, after its last message.
+
+        Where ranks were lost, MPI may wait for what it still has to send to them: then nothing is done, and
+        the process has to end by ``os._exit``.
+        """
+        if self.lost:
+            return
         _never_delay_small_messages()
         MPI.Finalize()
 

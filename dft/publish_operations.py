@@ -39,14 +39,11 @@ DONE_BEFORE = "published already with the same size and time: nothing was sent"
 
 T = TypeVar("T")
 
-#: What stands for standard input where a local path is expected; a file of that name is ./-.
-STANDARD_INPUT = "-"
-
 
 async def put(cluster: Cluster, command: cmd.Put) -> replies.Reply:
     """Publish one local path."""
     started = time.monotonic()
-    if command.local == STANDARD_INPUT:
+    if command.local == cmd.STANDARD_INPUT:
         return await _from_input(cluster, command, started)
     path = _one_local(command.local)
     return await _publish(cluster, [(path, name_for(path, command.name))], command)
@@ -226,7 +223,7 @@ async def bcast(cluster: Cluster, command: cmd.Bcast) -> replies.Reply:
     started = time.monotonic()
     nodes = cluster.select(command.nodes)
     skipped: tuple[tuple[bytes, str], ...] = ()
-    if command.path == STANDARD_INPUT:
+    if command.path == cmd.STANDARD_INPUT:
         raise UsageError("bcast takes no standard input: put - NAME, then bcast NAME")
     if _is_local(command.path):
         path = _one_local(command.path)

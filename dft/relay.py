@@ -3,6 +3,7 @@
 Every send is synchronous: it ends when the receiver has taken the segment into a buffer of its own, so no
 rank is flooded, and a slow one slows its sender down.  A root that cannot go on sends the next segment
 empty; every rank gets each segment once, so every rank learns of it, and what would follow is not sent.
+Where MPI goes on without a rank that is gone, every other rank learns that from MPI and gives up by itself.
 
 Memory: at most the buffers of the pool that is handed in.
 """
@@ -13,7 +14,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dft.errors import DftError, ProtocolError, told
+from dft.errors import DftError, PeerLost, ProtocolError, told
 from dft.fanout import Fanout, Step
 from dft.progress import Completion, Task, gather
 from dft.streams import Buffers, Outgoing, Sink, Source, Stop, Writer, fill_all, incoming
@@ -97,12 +98,23 @@ class Relay:
         #: Segments from here on do not come.
         self._end = len(lengths)
         self._own_error: DftError | None = None
+        self._members = fanout.members
+        self._under_way: deque[Completion[int]] = deque()
+        #: Why nothing more is to come or to go.
+        self._given_up: PeerLost | None = None
 
     async def run(self) -> DftError | None:
         """Take part from the first segment to the last.
 
-        Returns this rank's own error (its source or its sink), or a ProtocolError where the root broke off.
+        Returns this rank's own error (its source or its sink), a ProtocolError where the root broke off, or
+        PeerLost where another rank is gone.
         """
+        with self._engine.telling_losses(self._lose):
+            for rank in self._members & self._engine.lost:
+                self._lose(rank)
+            return await self._run()
+
+    async def _run(self) -> DftError | None:
         loop = self._engine.loop
         come = self._read(self._outgoing) if self._outgoing is not None else self._receive()
         tasks: list[Task[None]] = [loop.spawn(come), loop.spawn(self._send())]
@@ -112,7 +124,7 @@ class Relay:
         if self._source is not None:
             await loop.in_thread(self._source.close)
         await self._writer.finish(self.complete)
-        error = self._own_error or self._writer.error
+        error = self._own_error or self._writer.error or (None if self.complete else self._given_up)
         if error is None and not self.complete:
             return ProtocolError("the broadcast was broken off by its sender")
         return error
@@ -130,6 +142,10 @@ class Relay:
     async def _read(self, outgoing: Outgoing) -> None:
         for numbers in self._jobs():
             buffers = [await self._buffers.wait() for _ in numbers]
+            if self._given_up is not None:
+                for buffer in buffers:
+                    self._buffers.give_back(buffer)
+                return
             lengths = self._lengths[numbers.start : numbers.stop]
             try:
                 if self._stop.reason is not None:
@@ -150,7 +166,7 @@ class Relay:
             while len(self._posted) >= self._ahead:
                 await self._next_arrival()
             buffer = await self._buffers.wait()
-            if step.segment > self._end:
+            if step.segment > self._end or self._given_up is not None:
                 self._buffers.give_back(buffer)
                 continue
             receive = self._engine.irecv(buffer, step.peer, self._tag)
@@ -191,6 +207,19 @@ class Relay:
         for number in [number for number in self._wanted if number >= segment]:
             self._wake(number)
 
+    def _lose(self, rank: int) -> None:
+        """Give up, since a rank is gone that was to send on what others wait for."""
+        if rank not in self._members or self._given_up is not None:
+            return
+        self._given_up = PeerLost(f"the broadcast broke off: rank {rank} is lost")
+        self._engine.abandon(self._under_way)
+        lacking = (n for n in range(self._end) if self._uses[n] and n not in self._held)
+        self._break_off(next(lacking, self._end))
+        for receive in self._posted.values():
+            receive.cancel()
+        for number in [number for number in self._held if number >= self._end]:
+            self._buffers.give_back(self._held.pop(number))
+
     def _hold(self, segment: int, buffer: memoryview) -> None:
         if self._uses[segment]:
             self._held[segment] = buffer
@@ -216,11 +245,16 @@ class Relay:
             self._buffers.give_back(self._held.pop(segment))
 
     async def _send(self) -> None:
-        under_way: deque[Completion[int]] = deque()
+        under_way = self._under_way
         for step in self._sends:
             while len(under_way) >= self._in_flight:
-                await under_way.popleft()
-            if await self._present(step.segment):
+                await under_way[0]
+                under_way.popleft()
+            present = await self._present(step.segment)
+            if self._given_up is not None:
+                self._used(step.segment)
+                continue
+            if present:
                 data = self._held[step.segment][: self._lengths[step.segment]]
             elif step.segment == self._end:
                 data = _NOTHING

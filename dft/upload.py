@@ -251,9 +251,12 @@ class Upload(msgspec.Struct):
         tasks = self.cluster.call_all(nodes, requests.Publish, self.transfer)
         await uninterrupted([*tasks, *discards])
         self.cluster.end_transfer(self.transfer)
-        problem = first_cause(map(error_of, tasks))
+        errors = [error_of(task) for task in tasks]
+        problem = first_cause(error for error in errors if not isinstance(error, PeerLost))
         if problem is not None:
             raise problem
+        if any(errors):
+            return  # a node that is lost completes it when it comes back: the catalog knows
         catalog.forget_transfers([self.transfer])
 
     async def give_up(self, reason: BaseException | None = None) -> None:

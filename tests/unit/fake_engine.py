@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dft.codec import Codec, Coding
@@ -93,10 +94,31 @@ class Network:
         self.deadlocked = False
         #: What becomes of a message on its way: (source, destination, tag) and its bytes.
         self.on_the_way: Callable[[tuple[int, int, int], bytes], bytes] | None = None
+        self.engines: dict[int, FakeEngine] = {}
+        #: The rank that dies, and how many requests end before it does.
+        self.dies: tuple[int, int] | None = None
+        #: Those that have not heard of it yet.
+        self.to_hear: list[FakeEngine] = []
         self.loop.add_poller(self.poll)
 
     def engine(self, rank: int) -> Any:
-        return FakeEngine(self, rank)
+        return self.engines.setdefault(rank, FakeEngine(self, rank))
+
+    def lose(self, rank: int) -> None:
+        """Have a rank die: nothing comes from it any more, and it ends."""
+        self.dies = None
+        dead = self.engines[rank]
+        self.to_hear = [engine for engine in self.engines.values() if engine is not dead]
+        dead.hear_of(self.to_hear[0].rank)
+        dead.lost = set(self.engines)
+        for where, posted in self.receives.items():
+            if where[1] == rank:
+                self.outcomes += [(receive, -1, None) for receive in posted]
+                posted.clear()
+        for where, waiting in self.sends.items():
+            if where[0] == rank:
+                self.outcomes += [(sent, 0, None) for _, sent in waiting if sent is not None]
+                waiting.clear()
 
     def let_go(self) -> None:
         if self.deadlocked:
@@ -123,6 +145,14 @@ class Network:
 
     def poll(self) -> bool:
         self.let_go()
+        for engine in [engine for engine in self.to_hear if self.rng.random() < 0.2]:
+            self.to_hear.remove(engine)
+            engine.hear_of(next(rank for rank in self.engines if self.engines[rank].is_dead))
+        if self.dies is not None:
+            rank, after = self.dies
+            self.dies = rank, after - len(self.outcomes)
+            if after <= 0:
+                self.lose(rank)
         now = [outcome for outcome in self.outcomes if self.rng.random() < 0.7]
         self.outcomes = [outcome for outcome in self.outcomes if outcome not in now]
         self.rng.shuffle(now)
@@ -133,7 +163,10 @@ class Network:
         return bool(now)
 
     def nap(self, seconds: float) -> None:
-        if not self.loop.jobs and not self.outcomes:
+        if not self.loop.jobs and not self.outcomes and not self.to_hear:
+            if self.dies is not None:
+                self.lose(self.dies[0])
+                return
             if self.deadlocked:
                 # Something waits that is not on the network.
                 raise Deadlock
@@ -167,6 +200,50 @@ class FakeEngine:
         self.loop = network.loop
         self.codec = Codec()
         self.codec.switch(network.coding)
+        self.lost: set[int] = set()
+        self._told_of_losses: list[Callable[[int], None]] = []
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether this is the rank that the others lost."""
+        return self.rank in self.lost
+
+    @contextmanager
+    def telling_losses(self, tell: Callable[[int], None]) -> Iterator[None]:
+        self._told_of_losses.append(tell)
+        yield
+        self._told_of_losses.remove(tell)
+
+    def hear_of(self, rank: int) -> None:
+        """Learn that a rank is gone: what was to come from it or to go there ends."""
+        self.lost.add(rank)
+        for where, posted in self.network.receives.items():
+            if where[:2] == (rank, self.rank):
+                self.network.outcomes += [(receive, 0, None) for receive in posted]
+                posted.clear()
+        for where, waiting in self.network.sends.items():
+            if where[:2] == (self.rank, rank):
+                self.network.outcomes += [(sent, 0, None) for _, sent in waiting if sent is not None]
+                waiting.clear()
+        for tell in list(self._told_of_losses):
+            tell(rank)
+
+    def abandon(self, sends: Iterable[Completion[int]]) -> None:
+        """Wait no longer for sends; what was not received yet may be, as it is now."""
+        ends = {id(sent): sent for sent in sends if not sent.done}
+        for waiting in self.network.sends.values():
+            for i, (data, sent) in enumerate(waiting):
+                if id(sent) in ends:
+                    waiting[i] = bytes(data), None
+        kept = []
+        for outcome in self.network.outcomes:
+            if id(outcome[0]) not in ends:
+                kept.append(outcome)
+            elif outcome[2] is not None:
+                outcome[2].move()
+        self.network.outcomes = kept
+        for sent in ends.values():
+            sent.set(0)
 
     def isend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
         sent: Completion[int] = Completion()
@@ -182,6 +259,9 @@ class FakeEngine:
 
     def issend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
         sent: Completion[int] = Completion()
+        if dest in self.lost:
+            sent.set(0)
+            return sent
         where = (self.rank, dest, tag)
         self.network.sends.setdefault(where, deque()).append((buffer, sent))
         self.network.match(where)
@@ -192,6 +272,9 @@ class FakeEngine:
         # Whoever still looks at a buffer that was given back sees that it is not theirs any more.
         buffer[:] = b"\xaa" * len(buffer)
         receive = FakeReceive(self.network, buffer, where)
+        if source in self.lost:
+            receive.set(0)
+            return receive
         self.network.receives.setdefault(where, deque()).append(receive)
         self.network.match(where)
         return receive

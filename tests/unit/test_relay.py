@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dft import relay as relay_module
 from dft.codec import Coding
-from dft.errors import Cancelled, DftError, InternalError, LocalFileError, ProtocolError, StoreFull
+from dft.errors import Cancelled, DftError, InternalError, LocalFileError, PeerLost, ProtocolError, StoreFull
 from dft.fanout import SCHEDULED, Fanout
 from dft.relay import Relay, buffers_needed
 from dft.streams import Buffers, FailedSink, Stop, segment_lengths
@@ -65,6 +65,8 @@ class Broadcast:
     seed: int
     in_flight: int = 4
     coding: Coding | None = None
+    #: The rank that dies, and after how many ends of requests.
+    dies: tuple[int, int] | None = None
 
 
 @st.composite
@@ -141,6 +143,7 @@ class Played:
             )
             for rank, pool in zip(ranks, self.pools, strict=True)
         }
+        self.network.dies = case.dies
         late = [] if case.stop_after is None else [later(self.network, case.stop_after, self.stop)]
         tasks = self.network.run(*(relay.run() for relay in self.relays.values()), *late)
         self.results = {rank: task.result() for rank, task in zip(ranks, tasks, strict=False)}
@@ -198,6 +201,25 @@ def test_without_a_failure_everyone_has_everything(case: Broadcast) -> None:
     played.check_nothing_is_left()
     assert set(played.results.values()) == {None}
     assert all(sink.finished and sink.data == played.data for sink in played.sinks.values())
+
+
+@given(broadcasts(fails=False).filter(lambda case: sum(map(len, case.hosts)) > 1), st.data())
+@settings(max_examples=250)
+def test_when_a_rank_dies_all_others_end_and_know_what_they_have(
+    case: Broadcast, data: st.DataObject
+) -> None:
+    victim = data.draw(st.sampled_from([rank for host in case.hosts for rank in host]))
+    case.dies = victim, data.draw(st.integers(0, 300))
+    played = Played(case)
+    for rank, own in played.results.items():
+        sink = played.sinks.get(rank)
+        assert played.source.use.closed == 1 and (sink is None or sink.use.closed == 1)
+        if rank == victim:
+            continue
+        # What came before is as it was sent; and that all came is said where it did, and only there.
+        assert own is None or isinstance(own, PeerLost)
+        assert sink is None or (played.data.startswith(sink.data) and sink.finished == (own is None))
+        assert sink is None or own is not None or sink.data == played.data
 
 
 @pytest.mark.parametrize("algorithm", SCHEDULED)
