@@ -1,14 +1,16 @@
-"""Record a session as pictures: python docs/record_session.py (root; tmux, the emulated cluster).
+"""Record sessions as pictures: python docs/record_session.py [cluster | tutorial] (root; tmux).
 
-A person's keys are typed in tmux, on the first of eight emulated nodes with NICs of 200 Mbit/s.  What the
-terminal shows is taken down several times a second and drawn as SVG: ``images/session.svg`` moves, and shows
-its last screen where nothing can; the others are single screens.
+A person's keys are typed in tmux: on the first of eight emulated nodes with NICs of 200 Mbit/s, and, for the
+tutorial, on this machine, in namespaces in which it is called as on the page.  What the terminal shows is
+taken down several times a second and drawn as SVG: ``session.svg`` and ``tutorial.svg`` move, and show their
+last screen where nothing can; the others are single screens.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,10 +28,12 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from docs.transcript import Step, steps  # noqa: E402
 from tests.cluster.emulated import SHARED, Cluster  # noqa: E402
 from tests.harness import random_file, test_environment  # noqa: E402
 
-IMAGES = Path(__file__).with_name("images")
+TUTORIAL = Path(__file__).with_name("tutorial.md")
+IMAGES = TUTORIAL.with_name("images")
 COLUMNS, ROWS = 104, 24
 #: Seconds from one look at the terminal to the next, and for which the last screen stays.
 LOOK, LAST = 0.2, 4.0
@@ -105,6 +109,14 @@ class Screen:
             self.look()
             time.sleep(LOOK)
 
+    def clear(self, condition: Callable[[str], bool]) -> None:
+        """Clear the terminal, and forget what it has shown, once the text on it fulfils a condition again."""
+        self.keys("C-l")
+        time.sleep(LOOK)
+        self.wait(lambda text: condition(text) and "\n" not in text.strip())
+        self.frames.clear()
+        self.look()
+
     def close(self) -> None:
         """End the terminal."""
         subprocess.run([*self._tmux, "kill-server"], check=False)
@@ -113,6 +125,11 @@ class Screen:
 def at_prompt(text: str) -> bool:
     """Whether the last line waits for a command."""
     return text.rstrip("\n").split("\n")[-1].rstrip() == "dft>"
+
+
+def at_shell(text: str) -> bool:
+    """Whether the last line waits for a command of the shell."""
+    return text.rstrip().split("\n")[-1] == "$"
 
 
 def play(screen: Screen) -> dict[str, int]:
@@ -195,7 +212,8 @@ def _span(text: str, start: int, style: Style) -> str:
         look += ' font-weight="bold"' if style.bold else ""
         look += ' opacity="0.7"' if style.dim else ""
         lead = len(text) - len(text.lstrip())
-        body = text.strip()
+        # Browsers make one space of several, whatever xml:space says.
+        body = re.sub(" {2,}", lambda spaces: "\N{NO-BREAK SPACE}" * len(spaces[0]), text.strip())
         drawn += f'<text x="{(start + lead) * WIDTH:.1f}" textLength="{len(body) * WIDTH:.1f}"{look}>'
         drawn += f"{escape(body)}</text>"
     return drawn
@@ -254,36 +272,104 @@ def draw(frames: list[Frame]) -> str:
     )
 
 
-def main() -> None:
-    """Record the session and draw the pictures."""
-    if os.geteuid() or shutil.which("tmux") is None:
-        sys.exit("this needs root and tmux")
+def on_a_cluster() -> None:
+    """Record the session on eight nodes."""
     home = SHARED / str(os.getpid()) / "record"
     home.mkdir(parents=True)
     cluster = Cluster(home, 8)
     try:
         random_file(cluster.work / "model.bin", 160 << 20)
         random_file(cluster.work / "run.h5", 24 << 20, seed=2)
-        environ = {**test_environment(home), **cluster.environ, "PS1": "$ ", "NO_COLOR": ""}
-        environ.pop("NO_COLOR")
+        environ = {**test_environment(home), **cluster.environ, "PS1": "$ "}
         environ |= {"DFT_STORE": str(cluster.store), "DFT_CATALOG": str(cluster.catalog)}
         agent = ROOT / "tests/cluster/minicluster-agent"
         environ["PRTE_MCA_plm_ssh_agent"] = str(agent)
+        environ.pop("NO_COLOR", None)
         command = [sys.executable, str(ROOT / "tests/cluster/minicluster"), "exec", "n00"]
         screen = Screen([*command, "bash", "--norc", "-i"], environ, cluster.work)
         try:
-            screen.wait(lambda text: text.strip().endswith("$"))
+            screen.wait(at_shell)
             screen.frames.clear()
             stills = play(screen)
         finally:
             screen.close()
-        IMAGES.mkdir(exist_ok=True)
-        (IMAGES / "session.svg").write_text(draw(screen.frames))
+        draw_to("session", screen.frames)
         for name, number in stills.items():
-            frame = screen.frames[number]
-            (IMAGES / f"{name}.svg").write_text(draw([frame]))
+            draw_to(name, [screen.frames[number]])
+        # The tutorial's, where ssh is the way from node to node.
+        (home / "bin").mkdir()
+        (home / "bin/ssh").symlink_to(agent)
+        environ["PATH"] = f"{home}/bin:{environ['PATH']}"
+        screen = Screen([*command, "bash", "--norc", "-i"], environ, cluster.work)
+        try:
+            screen.wait(at_shell)
+            typed = steps(TUTORIAL)
+            work_with = [step for step in typed if step.section == "Something to work with"]
+            type_steps(screen, work_with, hurry=True)
+            screen.clear(at_shell)
+            type_steps(screen, [step for step in typed if step.section == "On a cluster"], hurry=True)
+            draw_to("cluster", screen.frames[-1:])
+        finally:
+            screen.close()
     finally:
         cluster.close()
+
+
+def on_this_machine() -> None:
+    """Record the tutorial: its first session as a moving picture, the end of the second one as a still."""
+    typed = [step for step in steps(TUTORIAL) if step.line != "quit"]
+    sections = list(dict.fromkeys(step.section for step in typed))
+    first = sections[sections.index("Start") : sections.index("Where the files are")]
+    # Called laptop, with a home directory of its own, as on the page.
+    place = "hostname laptop; mount -t tmpfs tmpfs /home; mkdir /home/ada; cd /home/ada; exec bash --norc -i"
+    environ = {**test_environment(Path("/home/ada")), "PS1": "$ "}
+    environ.pop("NO_COLOR", None)
+    screen = Screen(["unshare", "--uts", "--mount", "sh", "-c", place], environ, ROOT)
+    try:
+        screen.wait(at_shell)
+        type_steps(screen, [step for step in typed if step.section == "Something to work with"], hurry=True)
+        screen.clear(at_shell)
+        type_steps(screen, [step for step in typed if step.section in first])
+        draw_to("tutorial", screen.frames)
+        screen.type("quit")
+        screen.keys("Enter")
+        screen.wait(at_shell)
+        screen.clear(at_shell)
+        type_steps(screen, [step for step in typed if step.section == "The next session"])
+        draw_to("resume", screen.frames[-1:])
+        screen.type("quit")
+        screen.keys("Enter")
+        screen.wait(at_shell)
+    finally:
+        screen.close()
+
+
+def type_steps(screen: Screen, typed: list[Step], hurry: bool = False) -> None:
+    """Type steps of a page, each when the one before has been answered."""
+    for step in typed:
+        screen.type(step.line)
+        screen.keys("Enter")
+        if step.interrupted:
+            screen.wait(lambda text: _percent(text) >= "1")
+            screen.keys("C-c")
+        screen.rest(0.4)
+        screen.wait(lambda text: at_prompt(text) or at_shell(text))
+        if not hurry:
+            screen.rest(0.6 + 0.2 * len(step.answer))
+
+
+def draw_to(name: str, frames: list[Frame]) -> None:
+    """Draw frames as one of the images."""
+    IMAGES.mkdir(exist_ok=True)
+    (IMAGES / f"{name}.svg").write_text(draw(frames))
+
+
+def main() -> None:
+    """Record the sessions that are named, or all, and draw the pictures."""
+    if os.geteuid() or shutil.which("tmux") is None:
+        sys.exit("this needs root and tmux")
+    for name in sys.argv[1:] or ("cluster", "tutorial"):
+        {"cluster": on_a_cluster, "tutorial": on_this_machine}[name]()
 
 
 if __name__ == "__main__":

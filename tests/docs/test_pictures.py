@@ -11,14 +11,14 @@ from docs.record_session import IMAGES, Frame, draw
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.mark.parametrize("name", ["session", "completion", "bar"])
+@pytest.mark.parametrize("name", ["session", "completion", "bar", "cluster", "tutorial", "resume"])
 def test_the_pictures_are_there(name: str) -> None:
     picture = IMAGES / f"{name}.svg"
     assert picture.stat().st_size < 200_000
     root = ElementTree.parse(picture).getroot()
     text = " ".join(found.text or "" for found in root.iter(f"{SVG}text"))
     assert "dft>" in text
-    assert (root.find(f".//{SVG}animate") is not None) == (name == "session")
+    assert (root.find(f".//{SVG}animate") is not None) == (name in ("session", "tutorial"))
 
 
 def test_a_line_is_drawn_for_as_long_as_it_stands() -> None:

@@ -28,16 +28,18 @@ COLUMNS, ROWS = 110, 300
 class Person:
     """Types, and reads the screen."""
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], environ: Mapping[str, str], cwd: Path, columns: int = COLUMNS
+    ) -> None:
         self.token = environ[TOKEN]
-        self._screen = pyte.Screen(COLUMNS, ROWS)
+        self._screen = pyte.Screen(columns, ROWS)
         self._stream = pyte.Stream(self._screen)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._row = 0
         #: All that was written to the terminal, escape sequences included.
         self.raw = ""
         self._terminal, theirs = os.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         self.process = subprocess.Popen(
             command,
             stdin=theirs,
@@ -53,6 +55,10 @@ class Person:
     def type(self, keys: str) -> None:
         """Press keys; what is expected next stands from this row on."""
         self._row = self._screen.cursor.y
+        self.press(keys)
+
+    def press(self, keys: str) -> None:
+        """Press keys while what was typed before goes on: what is expected next stands below that still."""
         os.write(self._terminal, keys.encode())
 
     @property
