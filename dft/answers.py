@@ -148,15 +148,23 @@ class Checked(Message, frozen=True):
 
 
 class Identified(Message, frozen=True):
-    """Whose a store is: a catalog's id, empty where there is no store.
+    """Whose a store is: a catalog's id, empty where there is no store or one that has lost its identity.
 
-    published, staged: the transfers of which it has manifests, or more to publish or to discard.
+    node_id: empty likewise.  root: the store's directory.  published, staged: the transfers of which it has
+    manifests, or more to publish or to discard.
     """
 
     call: int
     catalog_id: str
+    node_id: str
+    root: str
     published: list[int]
     staged: list[int]
+
+    @property
+    def has_lost_identity(self) -> bool:
+        """Whether it is a store of which nobody knows whose it is."""
+        return bool(self.published) and not self.catalog_id
 
 
 class Stock(Message, frozen=True):

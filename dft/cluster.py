@@ -214,9 +214,10 @@ class Cluster:
         finally:
             self.loop.under_way -= 1
 
-    async def start(self, catalog: Catalog, store: str) -> None:
+    async def start(self, catalog: Catalog, store: str, node_ids: dict[int, str] | None = None) -> None:
         """Meet all data servers, have them open their stores, and settle what a crash left staged.
 
+        node_ids: who those are whose stores have lost their identity, by their places in the order of ranks.
         Raises the first StoreError, InUse or ProtocolError that one of them reports.
         """
         self.catalog = catalog
@@ -227,9 +228,10 @@ class Cluster:
         per_host = Counter(host for host, _ in hosts.values())
         index: Counter[str] = Counter()
         tasks: list[tuple[int, Task[Any]]] = []
-        for rank, (host, _) in sorted(hosts.items()):
+        for place, (rank, (host, _)) in enumerate(sorted(hosts.items())):
             fields = (catalog.catalog_id, store, index[host], self.segment_size, self.window, self.fsync)
-            tasks.append((rank, self.loop.spawn(self._welcome(rank, *fields))))
+            node_id = (node_ids or {}).get(place, "")
+            tasks.append((rank, self.loop.spawn(self._welcome(rank, *fields, node_id))))
             index[host] += 1
         await settled([task for _, task in tasks])
         seen: dict[str, int] = {}

@@ -106,8 +106,9 @@ class DataServer:
         return self._store
 
     async def _identify(self, request: requests.Identify) -> Message:
-        found = await self._loop.in_thread(identity_of, root_of(request.store, request.index_on_host))
-        return answers.Identified(request.call, *found)
+        root = root_of(request.store, request.index_on_host)
+        owner, node_id, published, staged = await self._loop.in_thread(identity_of, root)
+        return answers.Identified(request.call, owner, node_id, root, published, staged)
 
     async def _take_stock(self, request: requests.TakeStock) -> Message:
         return answers.Stock(request.call, *await self._loop.in_thread(self.store.stock))
@@ -127,7 +128,7 @@ class DataServer:
 
     async def _welcome(self, request: requests.Welcome) -> Message:
         root = root_of(request.store, request.index_on_host)
-        store = await self._loop.in_thread(Store, root, request.catalog_id)
+        store = await self._loop.in_thread(Store, root, request.catalog_id, request.node_id)
         self._store = store
         self._window = request.window
         self._fsync = request.fsync

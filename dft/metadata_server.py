@@ -107,14 +107,15 @@ class MetadataServer:
 
     def rebuild(self) -> Reply:
         """Make the catalog anew from the stores, instead of ``start``; raise what stands in the way."""
-        from dft.rebuilding import commit_again, open_again, rebuild  # at no other start
+        from dft.rebuilding import commit_again, new_identities, open_again, rebuild  # at no other start
 
         path = Path(self._options.catalog)
         self._cluster.key = self._key()
         identified = self._drive(self._cluster.identify(self._options.store))
         self._catalog, aside = open_again(path, identified, self._options.fsync)
         commit_again(self._catalog, identified)
-        self._drive(self._cluster.start(self._catalog, self._options.store))
+        new = new_identities(self._catalog, identified)
+        self._drive(self._cluster.start(self._catalog, self._options.store, new))
         done = self._drive(rebuild(self._cluster, aside))
         directories = sum(entry.kind == KIND_DIRECTORY for entry in done.added)
         return Rebuilt(
@@ -124,6 +125,7 @@ class MetadataServer:
             size=sum(entry.size for entry in done.added),
             nodes=tuple(node.name for node in self._cluster.nodes),
             aside=done.aside,
+            identified=tuple(self._cluster.nodes[place].name for place in sorted(new)),
             problems=tuple(done.problems),
         )
 

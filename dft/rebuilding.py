@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,19 +43,20 @@ def open_again(
     for host, answer in identified:
         if answer.catalog_id:
             owners.setdefault(answer.catalog_id, []).append(host)
-    if not owners:
+    if not owners and not any(answer.has_lost_identity for _, answer in identified):
         raise StoreError("no node of this session has a store to make a catalog from: see --store")
     if len(owners) > 1:
         which = "; ".join(f"{owner} on {', '.join(hosts)}" for owner, hosts in sorted(owners.items()))
         raise StoreError(f"the stores belong to several catalogs, one at a time can be rebuilt: {which}")
-    (catalog_id,) = owners
+    # Where no store says, they are taken to belong to the catalog that is there, or to a new one.
+    catalog_id = next(iter(owners), "")
     aside = ""
     try:
         catalog = Catalog.open(path, catalog_id, fsync)
     except UnreadableCatalog:
         aside = str(set_catalog_aside(path))
         catalog = Catalog.open(path, catalog_id, fsync)
-    if catalog.catalog_id == catalog_id:
+    if catalog_id in ("", catalog.catalog_id):
         return catalog, aside
     is_empty = not catalog.everything()
     catalog.close()
@@ -66,6 +68,20 @@ def open_again(
     # What a start without the lost one made.
     path.unlink()
     return Catalog.open(path, catalog_id, fsync), aside
+
+
+def new_identities(catalog: Catalog, identified: list[tuple[str, answers.Identified]]) -> dict[int, str]:
+    """Say who the nodes are whose stores have lost their identity, by their places in ``identified``.
+
+    A store in whose directory the catalog knows one of a node that is not here is that node's.
+    """
+    here = {answer.node_id for _, answer in identified}
+    known = {(node.host, node.store): node.node_id for node in catalog.nodes() if node.node_id not in here}
+    return {
+        place: known.get((host, answer.root)) or os.urandom(16).hex()
+        for place, (host, answer) in enumerate(identified)
+        if answer.has_lost_identity
+    }
 
 
 def commit_again(catalog: Catalog, identified: list[tuple[str, answers.Identified]]) -> None:

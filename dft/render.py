@@ -241,6 +241,10 @@ def _rebuilt(reply: Rebuilt) -> str:
     lines = list(reply.problems)
     if reply.aside:
         lines.append(f"the damaged catalog is now {shown(os.fsencode(reply.aside))}")
+    if reply.identified:
+        count, owner = len(reply.identified), "its" if len(reply.identified) == 1 else "their"
+        stores = "the store" if count == 1 else "the stores"
+        lines.append(f"{stores} of {fold(reply.identified)} had lost {owner} identity, and have it again")
     head = f"rebuilt {shown(os.fsencode(reply.catalog))} from {fold(reply.nodes)}: {what} added"
     return "\n".join([*lines, f"{head}, {human_size(reply.size)}"])
 

@@ -143,7 +143,8 @@ class Planned(Reply, frozen=True):
 class Rebuilt(Reply, frozen=True):
     """``dft rebuild``.  files, directories, size: of what was added.  aside: where a damaged catalog is now.
 
-    problems: a line for each thing that could not be found.
+    identified: the nodes whose stores had lost their identity.  problems: a line for each thing that could
+    not be found.
     """
 
     catalog: str
@@ -152,6 +153,7 @@ class Rebuilt(Reply, frozen=True):
     size: int
     nodes: tuple[str, ...]
     aside: str
+    identified: tuple[str, ...]
     problems: tuple[str, ...]
 
     @property

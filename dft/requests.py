@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from dft.codec import Coding
@@ -16,7 +18,8 @@ from dft.names import check_name
 class Welcome(Message, frozen=True):
     """Open your store.  sizes in bytes; ``store``: empty for the node's own default directory.
 
-    fsync: answer only when what you changed is on the disk.
+    fsync: answer only when what you changed is on the disk.  node_id: who you are to be where your store has
+    lost its identity; empty: such a store is refused.
     """
 
     call: int
@@ -26,9 +29,12 @@ class Welcome(Message, frozen=True):
     segment_size: int
     window: int
     fsync: bool = False
+    node_id: str = ""
 
     def check(self) -> None:
         """Raise ProtocolError when a field is out of range."""
+        if not re.fullmatch("([0-9a-f]{32})?", self.node_id):
+            raise ProtocolError(f"a node cannot have the id {self.node_id[:40]!r}")
         if not (0 <= self.index_on_host < 2**20 and 0 < self.window <= 2**16):
             raise ProtocolError("index or window out of range")
         if not 0 < self.segment_size < 2**31:

@@ -11,11 +11,12 @@ STORE/incoming/T/          what transfer T has brought so far; it counts for not
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
 from collections.abc import Callable, Iterable
+
+import msgspec
 
 from dft import staging
 from dft.contents import Contents, store_error
@@ -58,22 +59,51 @@ def _make_private(path: str) -> None:
     os.makedirs(path, mode=0o700, exist_ok=True)
 
 
-def identity_of(root: str) -> tuple[str, list[int], list[int]]:
-    """Say whose the store at ``root`` is, empty where there is none, before it is opened.
+class _Identity(msgspec.Struct):
+    """The contents of a store's identity file."""
 
-    Also the transfers of which there are manifests, and those that are staged.
-    """
+    format: int
+    node: str
+    catalog: str
+
+
+def _read_identity(path: str) -> _Identity | None:
+    """Read a store's identity file; None where there is none, ValueError where it is damaged."""
     try:
-        with open(os.path.join(root, "identity"), encoding="utf-8") as file:
-            owner = str(json.load(file)["catalog"])
-        manifests = os.listdir(os.path.join(root, "manifests"))
-        incoming = os.listdir(os.path.join(root, "incoming"))
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=_Identity)
     except FileNotFoundError:
-        return "", [], []
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+        return None
+    except msgspec.MsgspecError as problem:
+        raise ValueError(str(problem)) from problem
+
+
+def identity_of(root: str) -> tuple[str, str, list[int], list[int]]:
+    """Say whose the store at ``root`` is, before it is opened: its catalog's id and its own.
+
+    Both are empty where there is no store, or where its identity file is lost or damaged.  Also the transfers
+    of which there are manifests, and those that are staged.
+    """
+
+    def names(part: str) -> list[str]:
+        try:
+            return os.listdir(os.path.join(root, part))
+        except FileNotFoundError:
+            return []
+
+    try:
+        manifests, incoming = names("manifests"), names("incoming")
+        try:
+            identity = _read_identity(os.path.join(root, "identity"))
+        except ValueError:
+            if not manifests:
+                raise
+            identity = None
+    except (OSError, ValueError) as problem:
         raise StoreError(f"{root} cannot be read as a store: {problem}; give another --store") from problem
+    owner, node_id = (identity.catalog, identity.node) if identity is not None else ("", "")
     transfers = {name.partition("-")[0] for name in manifests}
-    return owner, _numbers(transfers), _numbers(incoming)
+    return owner, node_id, _numbers(transfers), _numbers(incoming)
 
 
 def _numbers(names: Iterable[str]) -> list[int]:
@@ -83,10 +113,11 @@ def _numbers(names: Iterable[str]) -> list[int]:
 class Store(Contents):
     """An open store, owned by this process alone until ``close``."""
 
-    def __init__(self, root: str, catalog_id: str) -> None:
+    def __init__(self, root: str, catalog_id: str, node_id: str = "") -> None:
         """Open or make the store at ``root``.
 
-        Raises StoreError (not writable, of another catalog, not a store) or InUse.
+        node_id: whose it is where it has lost its identity; empty: such a store is refused.  Raises
+        StoreError (not writable, of another catalog, not a store) or InUse.
         """
         super().__init__(root)
         try:
@@ -108,45 +139,49 @@ class Store(Contents):
             StoreError,
         )
         try:
-            self.node_id = self._identify(catalog_id)
+            self.node_id = self._identify(catalog_id, node_id)
         except BaseException:
             self._lock.release()
             raise
         self._stages: dict[int, Stage] = {}
         self._leftovers = Leftovers(self)
 
-    def _identify(self, catalog_id: str) -> NodeId:
+    def _identify(self, catalog_id: str, node_id: str) -> NodeId:
         path = os.path.join(self.root, "identity")
         try:
-            with open(path, encoding="utf-8") as file:
-                identity = json.load(file)
-            node_id, owner, form = identity["node"], identity["catalog"], identity["format"]
-        except FileNotFoundError:
-            return self._make_identity(path, catalog_id)
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+            identity = _read_identity(path)
+        except (OSError, ValueError) as problem:
+            if isinstance(problem, OSError) or not node_id:
+                raise StoreError(
+                    f"{path} is not a store's identity: {problem}; dft rebuild makes it anew, or give another"
+                    " --store"
+                ) from problem
+            identity = None
+        if identity is None:
+            return self._make_identity(path, catalog_id, node_id)
+        if identity.format != FORMAT:
+            raise StoreError(f"the store {self.root} has format {identity.format}, this dft reads {FORMAT}")
+        if identity.catalog != catalog_id:
             raise StoreError(
-                f"{path} is not a store's identity: {problem}; give another --store"
-            ) from problem
-        if form != FORMAT:
-            raise StoreError(f"the store {self.root} has format {form}, this dft reads {FORMAT}")
-        if owner != catalog_id:
-            raise StoreError(
-                f"the store {self.root} belongs to another catalog ({owner}, not {catalog_id}): give that one"
-                " by --catalog, or another --store; where it is lost, dft rebuild makes it anew"
+                f"the store {self.root} belongs to another catalog ({identity.catalog}, not {catalog_id}):"
+                " give that one by --catalog, or another --store; where it is lost, dft rebuild makes it anew"
             )
-        return NodeId(str(node_id))
+        return NodeId(identity.node)
 
-    def _make_identity(self, path: str, catalog_id: str) -> NodeId:
-        node_id = NodeId(os.urandom(16).hex())
+    def _make_identity(self, path: str, catalog_id: str, node_id: str) -> NodeId:
         try:
-            if os.listdir(os.path.join(self.root, "manifests")):
-                raise StoreError(f"the store {self.root} has lost its identity file; give another --store")
-            with open(path + ".tmp", "w", encoding="utf-8") as file:
-                json.dump({"format": FORMAT, "node": node_id, "catalog": catalog_id}, file)
+            if os.listdir(os.path.join(self.root, "manifests")) and not node_id:
+                raise StoreError(
+                    f"the store {self.root} has lost its identity file: dft rebuild makes it anew, or give"
+                    " another --store"
+                )
+            made = _Identity(FORMAT, node_id or os.urandom(16).hex(), catalog_id)
+            with open(path + ".tmp", "wb") as file:
+                file.write(msgspec.json.encode(made))
             os.rename(path + ".tmp", path)
         except OSError as problem:
             raise store_error(problem, self.root) from problem
-        return node_id
+        return NodeId(made.node)
 
     def space(self) -> tuple[int, int]:
         """Return (total, free) bytes of the store's file system, free as this user may fill it."""

@@ -138,3 +138,28 @@ def test_rebuild_says_what_stands_in_its_way(dft: Sandbox) -> None:
     noted = replace(dft, options=("--catalog", str(dft.work / "note"), "--store", str(dft.store)))
     done = noted.run("rebuild", ranks=3)
     assert one_complaint(done, 10, "is not a dft catalog")
+
+
+def test_stores_that_lost_their_identity_have_it_again(dft: Sandbox) -> None:
+    fill(dft)
+    before = script(dft, "ls -l", "ls_nodes")
+    (store_of(dft, 2) / "identity").unlink()
+    assert one_complaint(dft.run("-c", "ls"), 20, "has lost its identity file", "dft rebuild")
+    done = dft.run("rebuild").ok()
+    assert f"the store of {node(2)} had lost its identity" in done.stdout, done
+    # The catalog knew whose it is: no node more than before.
+    (files, nodes) = script(dft, "ls -l", "ls_nodes")
+    assert files == before[0]
+    assert [row["name"] for row in nodes["rows"]] == [row["name"] for row in before[1]["rows"]]
+    (store_of(dft, 3) / "identity").write_text("{")
+    assert one_complaint(dft.run("-c", "ls"), 20, "is not a store's identity", "dft rebuild")
+    # With the catalog gone as well, and every identity.
+    for rank in (1, 2):
+        (store_of(dft, rank) / "identity").unlink()
+    dft.catalog.unlink()
+    (reply,) = dft.run("--json", "rebuild").ok().replies
+    assert reply["identified"] == [node(1), node(2), node(3)] and reply["files"], reply
+    (files, _) = script(dft, "ls -l", "verify")
+    assert files == before[0]
+    (dft.home / "back").mkdir()
+    script(dft, "mget * ../back/")

@@ -230,7 +230,7 @@ def test_a_lost_identity_and_an_unknown_format_are_refused(store: Store) -> None
     store.close()
     identity = Path(store.root, "identity")
     text = identity.read_text()
-    identity.write_text(text.replace('"format": 1', '"format": 2'))
+    identity.write_text(text.replace('"format":1', '"format":2'))
     with pytest.raises(StoreError, match="format 2"):
         Store(store.root, CATALOG)
     identity.unlink()
