@@ -17,8 +17,15 @@ import tempfile
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dft.errors import NodesLost, PeerLost, Terminated
-from dft.mpirun_command import Mpirun, find_mpirun, is_this_host, mpirun_command, ranks_by_host
+from dft.errors import NodesLost, PeerLost, Terminated, UsageError
+from dft.mpirun_command import (
+    Mpirun,
+    find_mpirun,
+    is_this_host,
+    mpirun_command,
+    mpirun_environment,
+    ranks_by_host,
+)
 from dft.nodesets import fold
 from dft.running_session import RunningSession
 from dft.session_hosts import session_hosts
@@ -72,8 +79,9 @@ class _Launcher:
         self._session: RunningSession | None = None
         self._told_to_end = False
         self._was_up = False
-        # Fails at once where it cannot be made.
+        # Fails at once where it cannot be made, or where a name is no host's.
         session_command(options, self._hosts, self._mpirun, arguments)
+        self._check_names()
 
     def run(self, directory: str) -> int:
         """Run sessions until one ends in order, or none can go on; return the exit code."""
@@ -106,15 +114,29 @@ class _Launcher:
         self._session = RunningSession(command, directory, self._input, self._all_there)
         return self._session
 
+    def _other_hosts(self) -> list[str]:
+        here = os.uname().nodename
+        return [host for host in self._hosts or () if not is_this_host(host, here)]
+
+    def _check_names(self) -> None:
+        """Raise UsageError for hosts that there are none of; Slurm has its own way to those of its job."""
+        if not (others := self._other_hosts()) or "SLURM_JOB_ID" in os.environ:
+            return
+        from dft.host_names import unknown_hosts
+        from dft.lost_hosts import agent_of
+
+        environment = dict(os.environ)
+        mpirun_environment(environment)
+        if unknown := unknown_hosts(others, agent_of(environment, self._options.mpirun_args)):
+            raise UsageError(f"no host is called {fold(unknown)}: its name is not known here")
+
     def _gone(self) -> set[str]:
         """Find the hosts, this one aside, that are gone."""
         from dft.lost_hosts import agent_of, answers, gone_hosts, runs
 
-        here = os.uname().nodename
-        others = [host for host in self._hosts or () if not is_this_host(host, here)]
         agent = agent_of(self._session.environment if self._session else {}, self._options.mpirun_args)
         known_way = self._was_up and "SLURM_JOB_ID" not in os.environ
-        return gone_hosts(others, known_way, answers, partial(runs, agent))
+        return gone_hosts(self._other_hosts(), known_way, answers, partial(runs, agent))
 
     def _all_there(self) -> bool:
         return not self._gone()

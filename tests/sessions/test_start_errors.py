@@ -98,3 +98,18 @@ def test_a_damaged_store(dft: Sandbox) -> None:
     assert one_complaint(dft.run("-c", "ls"), 20, str(identity))
     identity.write_bytes(whole)
     assert complaints(dft.run("-c", "ls").ok().stderr) == []
+
+
+def test_a_host_that_there_is_none_of(dft: Sandbox) -> None:
+    for hosts in ("nosuch[07-08].invalid", "localhost,nosuch[07-08].invalid"):
+        done = dft.run("--hosts", hosts, "-c", "ls", ranks=None)
+        assert one_complaint(done, 2, "no host is called nosuch[07-08].invalid")
+    assert not dft.store.exists() and not dft.catalog.exists()
+
+
+def test_names_that_only_mpiruns_own_way_knows_are_taken(dft: Sandbox) -> None:
+    agent = dft.home / "agent"
+    agent.write_text("#!/bin/sh\nexit 1\n")
+    agent.chmod(0o755)
+    done = dft.run("--hosts", "nosuch", "-c", "ls", ranks=None, env={"PRTE_MCA_plm_ssh_agent": str(agent)})
+    assert done.returncode not in (0, 2) and "no host is called" not in done.stderr, done
