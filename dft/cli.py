@@ -128,7 +128,13 @@ def _first_process(under_launcher: bool) -> int:
     signal.signal(signal.SIGINT, lambda *_: server.interrupt())
     signal.signal(signal.SIGUSR1, lambda *_: server.interrupt())
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
-    code = _session(server, options, link)
+    try:
+        code = _session(server, options, link)
+    except Exception as problem:
+        # Where MPI goes on without a rank, the others would wait for this one for ever.
+        text = f"{type(problem).__name__}: {problem}"
+        print(f"dft: bug in dft: {text}; please report", file=sys.stderr, flush=True)
+        abort(70)
     try:
         server.close()
     except DftError as problem:
