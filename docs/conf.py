@@ -23,7 +23,7 @@ release = version = dft.__version__
 
 extensions = ["myst_parser"]
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "scaling_results/README.md", "CHANGELOG.md"]
+include_patterns = ["docs/**.md", "scaling_results/README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 myst_heading_anchors = 3
 smartquotes = False
 # Fences without a language are no language, and those of a session are a terminal's.
