@@ -65,6 +65,8 @@ class Prompt:
         self._ask_names = ask_names
         self._nodes: list[str] = []
         self._answer: asyncio.Future[list[bytes]] | None = None
+        #: What was typed when the session broke, for the next one's prompt.
+        self._unfinished = ""
         self._session: PromptSession[str] = PromptSession(
             history=_History(history),
             completer=_Completer(self),
@@ -84,19 +86,24 @@ class Prompt:
             for descriptor, function in descriptors.items():
                 loop.add_reader(descriptor, function)
 
+        default, self._unfinished = self._unfinished, ""
         message = FormattedText([("bold ansigreen", PROMPT)])
         while True:
             try:
-                return self._session.prompt(message, pre_run=watch, handle_sigint=False)
+                return self._session.prompt(message, default=default, pre_run=watch, handle_sigint=False)
             except KeyboardInterrupt:
-                continue
+                default = ""
             except EOFError:
                 return None
 
     def leave(self) -> None:
-        """Have ``ask`` return as at the end of input; called by one of its ``descriptors``."""
+        """Have ``ask`` return as at the end of input; called by one of its ``descriptors``.
+
+        What was typed so far is there again when it asks the next time.
+        """
         application: Application[str] = self._session.app
         if application.is_running and not application.future.done():  # type: ignore[union-attr]
+            self._unfinished = self._session.default_buffer.text
             application.exit(exception=EOFError)
 
     def write(self, function: Callable[[], None]) -> None:

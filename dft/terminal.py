@@ -80,6 +80,8 @@ class Terminal:
         self._reader = MessageReader()
         self._lines: list[str] = []
         self._waits = False
+        #: Whether the session ended while the person typed: another one may follow.
+        self._broke = False
         self._ended = self._end = self._pipe = -1
         #: Where the lines of the prompt can be read, if it is this process that asks.
         self.input: int | None = None
@@ -102,6 +104,7 @@ class Terminal:
         if self._history is not None:
             environment[PROMPT_VARIABLE] = "1"
         self._reader = MessageReader()
+        self._broke = False
         self._ended, self._end = os.pipe()
         self._thread = threading.Thread(target=self._run, name="dft-terminal", daemon=True)
         self._thread.start()
@@ -229,20 +232,25 @@ class Terminal:
                 line = self._line(ready.nodes)
         finally:
             self._waits = False
-        if line is None:
-            self.close_input()
-        else:
+        if line is not None:
             self._say(line)
+        elif not self._broke:
+            self.close_input()
 
     def _line(self, nodes: list[str]) -> str | None:
         assert self._prompt is not None
         while not self._lines:
-            text = self._prompt.ask(nodes, {self._pipe: self._take_beside, self._ended: self._prompt.leave})
+            text = self._prompt.ask(nodes, {self._pipe: self._take_beside, self._ended: self._leave})
             if text is None:
                 return None
             # Several lines may have been pasted.
             self._lines = text.split("\n")
         return self._lines.pop(0)
+
+    def _leave(self) -> None:
+        assert self._prompt is not None
+        self._broke = True
+        self._prompt.leave()
 
     def _say(self, line: str) -> None:
         if self._commands >= 0:
