@@ -178,6 +178,31 @@ class Session:
         options += _option("--to", None if to is None else os.fspath(to))
         return self._transfer("bcast", options, _local(path), name)
 
+    def gather(
+        self,
+        path: Local,
+        name: str | None = None,
+        *,
+        nodes: str | None = None,
+        to: Local | None = None,
+        force: bool = False,
+    ) -> Transfer:
+        """Publish what each node has at the absolute path ``path``, or bring it into the directory ``to``.
+
+        nodes: a node set, else all.  force: overwrite what is in ``to``, which takes no name.  Raises
+        PartlyFailed when a node has nothing there, or fails.
+        """
+        options = _option("--nodes", nodes) + ["-f"] * force
+        options += _option("--to", None if to is None else _local(to))
+        return self._transfer("gather", options, os.fspath(path), name)
+
+    def scatter(self, source: Local, path: Local, *, nodes: str | None = None) -> Transfer:
+        """Hand each node its part of ``source`` at the absolute path ``path``.
+
+        source: a local directory with a part for each node, or else a published name with such parts.
+        """
+        return self._transfer("scatter", _option("--nodes", nodes), _local(source), os.fspath(path))
+
     def get(
         self, name: str, local: Local | None = None, *, force: bool = False, append: bool = False
     ) -> Transfer:

@@ -98,6 +98,31 @@ except dft.DftError as problem:
     assert not left_behind(dft)
 
 
+def test_a_program_gathers_parts_and_hands_them_back(dft: Sandbox) -> None:
+    random_file(dft.work / "result" / "f", 30_000)
+    text = """
+with dft.Session(3, options=options) as session:
+    nodes = [node.name for node in session.nodes()]
+    work = os.getcwd()
+    gathered = session.gather(work + "/result", "all")
+    assert (gathered.verb, gathered.files, gathered.nodes) == ("gathered", 2, nodes), gathered
+    here = session.gather(work + "/result", to="here", nodes=nodes[0])
+    assert (here.files, here.nodes, sorted(os.listdir("here"))) == (1, nodes[:1], nodes[:1]), here
+    session.gather(work + "/result", to="here", force=True)
+    for source, path in (("all", work + "/from-all"), ("here", work + "/from-here")):
+        assert session.scatter(source, path, nodes=nodes[1]).nodes == nodes[1:], source
+    try:
+        session.gather(work + "/missing")
+    except dft.DftError as problem:
+        print(problem)
+"""
+    result = run(dft, text, *SMALL).ok()
+    assert "missing" in result.stdout
+    digest = tree_digest(dft.work / "result")
+    for directory in ("from-all", "from-here", f"here/{node(1)}", f"here/{node(2)}"):
+        assert tree_digest(dft.work / directory) == digest
+
+
 def test_a_file_object_reads_any_part_of_what_lies_on_the_nodes(dft: Sandbox) -> None:
     data = random_file(dft.work / "data", 1_000_003).read_bytes()
     (dft.work / "empty").touch()
