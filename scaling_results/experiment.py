@@ -99,6 +99,17 @@ class Samples:
             self._keep(self)
             self._kept = time.monotonic()
 
+    def repeat(self, take: Callable[[int], None], what: str = "") -> None:
+        """Call ``take`` with the number of each repetition; one that fails is given up, the rest go on.
+
+        what: what is repeated, to name it where an experiment repeats several things.
+        """
+        for repetition in range(self._bench.repetitions):
+            try:
+                take(repetition)
+            except MeasurementError as problem:
+                self.give_up(f"repetition {repetition}{what and f' of {what}'}", problem)
+
     def give_up(self, what: str, problem: Exception) -> None:
         """Say that ``what`` gave no sample, or not all; the record counts it."""
         self.count("given up")

@@ -25,8 +25,6 @@ SIZE = GIB
 
 #: Seconds for one way to copy.
 LIMIT = 300.0
-#: Of half a minute each.
-REPETITIONS = 3
 
 TEE = "tee"
 
@@ -77,7 +75,7 @@ _WAYS: dict[str, Callable[[Path, Path], tuple[float, float]]] = {TEE: _tee, "bca
 
 def _take_at(place: str, directory: Path, bench: Bench, samples: Samples) -> None:
     source = _make_source(directory, bench.sized(SIZE))
-    for repetition in range(min(bench.repetitions, REPETITIONS)):
+    for repetition in range(bench.repetitions):
         for operation, copy in _WAYS.items():
             targets = directory / "targets"
             targets.mkdir()
@@ -125,7 +123,7 @@ LOCAL = Experiment(
     about=(
         "One file copied three times: by a *bcast* to three ranks on this machine, and by `tee` with three "
         "outputs, in turn, on one disk and in `/dev/shm`. The source is in the page cache, and everything "
-        "else was written to the disk before each of them; three times at the most. For tee the wall time, "
+        "else was written to the disk before each of them. For tee the wall time, "
         "for dft the time that it reports; *sync* adds the time of a `sync` right after it, in which the "
         "machine writes to its disk what it has taken in so far. The contents were compared each time. "
         "Ratio: to tee. This is about what digests, messages and checks cost where there is no network to "
@@ -146,29 +144,28 @@ LOCAL = Experiment(
 # --- processor time
 
 
+def _cpu_repetition(samples: Samples, repetition: int, size: int) -> None:
+    with memory_directory() as directory:
+        source = _make_source(directory, size)
+        commands = {
+            "put": ("put", str(source), "put"),
+            "get": ("get", "put", str(directory / "got")),
+            "bcast": ("bcast", str(source), "copied"),
+        }
+        with Session(ThisMachine(), RANKS, str(directory)) as session:
+            for operation, words in commands.items():
+                before = cpu_ticks(session)
+                seconds = session.transfer(*words, size=size, limit=LIMIT)
+                used = (cpu_ticks(session) - before) / os.sysconf("SC_CLK_TCK")
+                samples.add(
+                    operation=operation, size=size, repetition=repetition, seconds=seconds, cpu_seconds=used
+                )
+
+
 def _take_cpu(bench: Bench, samples: Samples) -> None:
     size = bench.sized(SIZE)
     samples.attributes |= {"ranks": RANKS, "size": size, "directory": "/dev/shm"}
-    for repetition in range(min(bench.repetitions, REPETITIONS)):
-        try:
-            with memory_directory() as directory:
-                source = _make_source(directory, size)
-                commands = {
-                    "put": ("put", str(source), "put"),
-                    "get": ("get", "put", str(directory / "got")),
-                    "bcast": ("bcast", str(source), "copied"),
-                }
-                with Session(ThisMachine(), RANKS, str(directory)) as session:
-                    for operation, words in commands.items():
-                        before = cpu_ticks(session)
-                        seconds = session.transfer(*words, size=size, limit=LIMIT)
-                        used = (cpu_ticks(session) - before) / os.sysconf("SC_CLK_TCK")
-                        samples.add(
-                            operation=operation, size=size, repetition=repetition, seconds=seconds,
-                            cpu_seconds=used,
-                        )  # fmt: skip
-        except MeasurementError as problem:
-            samples.give_up(f"repetition {repetition}", problem)
+    samples.repeat(lambda repetition: _cpu_repetition(samples, repetition, size))
 
 
 def _cpu_series(samples: NDArray[Any]) -> list[Series]:

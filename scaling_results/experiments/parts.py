@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scaling_results.experiment import Bench, Experiment, Samples, split_by
 from scaling_results.node_files import DIRECTORY, clear, expect, limit, make_source, wire_seconds
 from scaling_results.places import EmulatedNodes
-from scaling_results.processes import MeasurementError
 from scaling_results.sessions import Session
 from scaling_results.views import MIB, Series, bars
 
@@ -61,11 +60,7 @@ def _take(bench: Bench, samples: Samples) -> None:
     part = bench.sized(PART)
     samples.attributes |= {"nodes": NODES, "rate": RATE, "part": part}
     with EmulatedNodes(NODES, RATE) as nodes:
-        for repetition in range(bench.repetitions):
-            try:
-                _repetition(nodes, samples, repetition, part)
-            except MeasurementError as problem:
-                samples.give_up(f"repetition {repetition}", problem)
+        samples.repeat(lambda repetition: _repetition(nodes, samples, repetition, part))
 
 
 def _series(samples: NDArray[Any]) -> list[Series]:

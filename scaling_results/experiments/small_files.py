@@ -96,14 +96,14 @@ def _take(bench: Bench, samples: Samples) -> None:
     samples.attributes |= {"ranks": RANKS, "files": files, "file size": FILE_SIZE}
     source = bench.directory / "tree"
     _make_tree(source, files)
-    for repetition in range(bench.repetitions):
+
+    def repetition(number: int) -> None:
         # Kept to the end: ext4 avoids inodes that were freed seconds ago, at a price for whoever writes next.
-        directory = bench.directory / f"copies-{repetition}"
+        directory = bench.directory / f"copies-{number}"
         directory.mkdir()
-        try:
-            _repetition(samples, repetition, source, directory)
-        except MeasurementError as problem:
-            samples.give_up(f"repetition {repetition}", problem)
+        _repetition(samples, number, source, directory)
+
+    samples.repeat(repetition)
     _remove_files(bench.directory)
 
 
@@ -135,21 +135,21 @@ MANY = 100_000
 TO_NODES = "bcast to seven nodes"
 SENT, SENT_SIZE = 2000, 4096
 NODES, RATE = 8, "200mbit"
-#: Of some ten seconds each, most of it making and comparing the files.
-MANY_REPETITIONS = 3
 
 
-def _mput_many(samples: Samples, directory: Path, repetition: int, files: int) -> None:
-    source = directory / "tree"
-    _make_tree(source, files)
-    contents = _contents(source)
-    size = sum(map(len, contents.values()))
-    seconds = _tar(source, [directory / "tar"])
-    samples.add(operation=TAR, files=len(contents), size=size, repetition=repetition, seconds=seconds)
-    with Session(ThisMachine(), RANKS, str(directory)) as session:
-        seconds = session.transfer("mput", str(source), size=size, limit=LIMIT)
-        _expect(contents, *(store / "files" / source.name for store in session.stores()))
-    samples.add(operation="mput", files=len(contents), size=size, repetition=repetition, seconds=seconds)
+def _mput_many(samples: Samples, repetition: int, files: int) -> None:
+    # Not on a disk, where to remove the files takes much longer than to copy them.
+    with memory_directory() as directory:
+        source = directory / "tree"
+        _make_tree(source, files)
+        contents = _contents(source)
+        size = sum(map(len, contents.values()))
+        seconds = _tar(source, [directory / "tar"])
+        samples.add(operation=TAR, files=len(contents), size=size, repetition=repetition, seconds=seconds)
+        with Session(ThisMachine(), RANKS, str(directory)) as session:
+            seconds = session.transfer("mput", str(source), size=size, limit=LIMIT)
+            _expect(contents, *(store / "files" / source.name for store in session.stores()))
+        samples.add(operation="mput", files=len(contents), size=size, repetition=repetition, seconds=seconds)
 
 
 def _bcast_to_nodes(nodes: EmulatedNodes, samples: Samples, repetition: int, files: int) -> None:
@@ -166,19 +166,11 @@ def _bcast_to_nodes(nodes: EmulatedNodes, samples: Samples, repetition: int, fil
 
 def _take_many(bench: Bench, samples: Samples) -> None:
     samples.attributes |= {"ranks": RANKS, "nodes": NODES, "rate": RATE}
-    for repetition in range(min(bench.repetitions, MANY_REPETITIONS)):
-        try:
-            # Not on a disk, where to remove the files takes much longer than to copy them.
-            with memory_directory() as directory:
-                _mput_many(samples, directory, repetition, bench.sized(MANY))
-        except MeasurementError as problem:
-            samples.give_up(f"repetition {repetition} of mput", problem)
+    samples.repeat(lambda repetition: _mput_many(samples, repetition, bench.sized(MANY)), "mput")
     with EmulatedNodes(NODES, RATE) as nodes:
-        for repetition in range(bench.repetitions):
-            try:
-                _bcast_to_nodes(nodes, samples, repetition, bench.sized(SENT))
-            except MeasurementError as problem:
-                samples.give_up(f"repetition {repetition} of bcast", problem)
+        samples.repeat(
+            lambda repetition: _bcast_to_nodes(nodes, samples, repetition, bench.sized(SENT)), "bcast"
+        )
 
 
 def _many_series(samples: NDArray[Any]) -> list[Series]:
@@ -193,7 +185,7 @@ MANY_FILES = Experiment(
     title="Files in a second",
     about=(
         "100,000 files of 1 KiB copied in `/dev/shm` of this machine by `tar -c | tar -x` and by *mput* to "
-        "three data servers, three times at the most, and 2000 files of 4 KiB, from memory to memory, by "
+        "three data servers, and 2000 files of 4 KiB, from memory to memory, by "
         "*bcast* in a running session from n00 to seven nodes with network cards of 200 Mbit/s. For tar "
         "the wall time, for dft the time that it reports; all contents were compared each time. Ratio: to "
         "tar. This is about what each file costs beyond its bytes."

@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 from scaling_results.experiment import Bench, Experiment, Samples, split_by
 from scaling_results.node_files import DIRECTORY, clear, copies, expect, limit, make_source, remove
 from scaling_results.places import EmulatedNodes
-from scaling_results.processes import MeasurementError
 from scaling_results.sessions import Session
 from scaling_results.views import MIB, Series, bars
 
 NODES = 8
 RATE = "200mbit"
 SIZE = 64 * MIB
-#: Of most of a minute each.
-REPETITIONS = 3
 
 PLAIN = "plain"
 RANDOM, TEXT = "random bytes", "a table as text"
@@ -95,11 +92,7 @@ def _take(bench: Bench, samples: Samples) -> None:
     samples.attributes |= {"nodes": NODES, "rate": RATE, "size": size}
     with EmulatedNodes(NODES, RATE) as nodes:
         nodes.on_node("n00", sys.executable, "-m", "dft", "keygen", str(nodes.state / "key"))
-        for repetition in range(min(bench.repetitions, REPETITIONS)):
-            try:
-                _repetition(nodes, samples, repetition, size)
-            except MeasurementError as problem:
-                samples.give_up(f"repetition {repetition}", problem)
+        samples.repeat(lambda repetition: _repetition(nodes, samples, repetition, size))
 
 
 def _series(samples: NDArray[Any]) -> list[Series]:
@@ -117,7 +110,7 @@ SWITCHES = Experiment(
     about=(
         "One file from n00 to one node (*put*) and to seven (*bcast*), in one session in which compression "
         "(zstandard), encryption (AES-256-GCM) and the check of digests on receipt are switched: random "
-        "bytes, which nothing makes shorter, and lines of numbers as text. Three times at the most. The rate "
+        "bytes, which nothing makes shorter, and lines of numbers as text. The rate "
         "is the file's size by the time that dft reports; the contents were compared by SHA-256 each time. "
         "Ratio: to *plain*; the goal for *encrypt* is 0.9 or better. All nodes share the machine's cores, "
         "on which each of seven receivers decrypts and unpacks."

@@ -20,7 +20,6 @@ from scaling_results.node_files import (
     wire_seconds,
 )
 from scaling_results.places import EmulatedNodes
-from scaling_results.processes import MeasurementError
 from scaling_results.sessions import Session
 from scaling_results.views import MIB, Series, bars
 
@@ -80,11 +79,7 @@ def _take(bench: Bench, samples: Samples) -> None:
     size = bench.sized(SIZE)
     samples.attributes |= {"nodes": NODES, "rate": RATE, "size": size}
     with EmulatedNodes(NODES, RATE) as nodes:
-        for repetition in range(bench.repetitions):
-            try:
-                _repetition(nodes, samples, repetition, size)
-            except MeasurementError as problem:
-                samples.give_up(f"repetition {repetition}", problem)
+        samples.repeat(lambda repetition: _repetition(nodes, samples, repetition, size))
 
 
 def _series(samples: NDArray[Any]) -> list[Series]:
@@ -121,8 +116,6 @@ TRANSFERS = Experiment(
 SENDERS = 31
 SLOW_RATE = "50mbit"
 GATHERED_SIZE = 64 * MIB
-#: Of less than a minute each.
-GATHER_REPETITIONS = 3
 
 
 def _gather(nodes: EmulatedNodes, samples: Samples, repetition: int, size: int) -> None:
@@ -146,11 +139,7 @@ def _take_gather(bench: Bench, samples: Samples) -> None:
     size = bench.sized(GATHERED_SIZE)
     samples.attributes |= {"nodes": SENDERS + 1, "rate": SLOW_RATE, "size": size}
     with EmulatedNodes(SENDERS + 1, SLOW_RATE) as nodes:
-        for repetition in range(min(bench.repetitions, GATHER_REPETITIONS)):
-            try:
-                _gather(nodes, samples, repetition, size)
-            except MeasurementError as problem:
-                samples.give_up(f"repetition {repetition}", problem)
+        samples.repeat(lambda repetition: _gather(nodes, samples, repetition, size))
 
 
 def _gather_series(samples: NDArray[Any]) -> list[Series]:

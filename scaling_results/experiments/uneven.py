@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scaling_results.experiment import Bench, Experiment, Samples, split_by
 from scaling_results.node_files import DIRECTORY, clear, copies, expect, limit, make_source, wire_seconds
 from scaling_results.places import EmulatedNodes
-from scaling_results.processes import MeasurementError
 from scaling_results.sessions import Session
 from scaling_results.views import MIB, Series, bars
 
@@ -18,8 +17,6 @@ NODES = 8
 RATE, SLOW_RATE = "200mbit", "50mbit"
 SLOW_NODE = "n04"
 SIZE = 256 * MIB
-#: Of most of a minute each.
-REPETITIONS = 2
 
 WIRE, SLOW_WIRE = "wire", "wire at 50 Mbit/s"
 #: What is timed when the reply does not say when each node was complete.
@@ -65,11 +62,7 @@ def _take(bench: Bench, samples: Samples) -> None:
         "size": size,
     }
     with EmulatedNodes(NODES, RATE) as nodes:
-        for repetition in range(min(bench.repetitions, REPETITIONS)):
-            try:
-                _repetition(nodes, samples, repetition, size)
-            except MeasurementError as problem:
-                samples.give_up(f"repetition {repetition}", problem)
+        samples.repeat(lambda repetition: _repetition(nodes, samples, repetition, size))
 
 
 def _series(samples: NDArray[Any]) -> list[Series]:
@@ -84,7 +77,7 @@ UNEVEN = Experiment(
     about=(
         "A *bcast* of one file from n00 to seven nodes, of which n04 has a network card of 50 Mbit/s and "
         "all others of 200 Mbit/s: the seconds until each node had the file complete, and until the command "
-        "ended (*all nodes*), beside the wires of both rates with the same file; twice at the most. The "
+        "ended (*all nodes*), beside the wires of both rates with the same file. The "
         "contents were compared by SHA-256 each time. Ratio: to the wire. This is about a slow node: it "
         "should have the file as soon as its own wire allows, and the others not wait for it."
     ),
