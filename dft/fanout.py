@@ -48,7 +48,7 @@ class Route(msgspec.Struct, frozen=True, array_like=True):
         if not all(self.hosts) or len(ranks) != len(set(ranks)):
             raise ProtocolError("a host without ranks, or a rank twice")
         if self.algorithm not in (*SCHEDULED, MPI):
-            raise ProtocolError(f"unknown algorithm {self.algorithm}")
+            raise ProtocolError(f"unknown algorithm {self.algorithm[:40]!r}")
         if not 0 < self.segment_size < 2**31:
             raise ProtocolError(f"segment size {self.segment_size} out of range")
         if not 0 <= self.tag < 2**63:

@@ -14,6 +14,7 @@ import xxhash
 
 from dft.errors import DftError, StoreError
 from dft.model import DIGEST_SIZE, FileEntry, Layout
+from dft.names import printable
 
 _MAGIC = b"dft manifest 1\n"
 
@@ -79,5 +80,7 @@ def read_manifest(path: bytes) -> Layout:
         layout = Layout.from_rows(body)
         layout.check()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DftError) as problem:
-        raise StoreError(f"the manifest {os.fsdecode(path)} is damaged: {problem}") from problem
+        raise StoreError(
+            f"the manifest {os.fsdecode(path)} is damaged: {printable(str(problem))}"
+        ) from problem
     return layout

@@ -58,6 +58,11 @@ def parents(name: bytes) -> list[bytes]:
 _PLAIN = re.compile(r"(?![~#])[\w@%+=:,./\-~^#]+")
 
 
+def printable(text: str) -> str:
+    """Put what another process said on one line, for a terminal: control characters become escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def shown(name: bytes) -> str:
     r"""Show a name on one line: as it is where plain, else quoted so that a shell would take it back.
 

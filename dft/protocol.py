@@ -17,6 +17,7 @@ from dft import answers, requests
 from dft.errors import FAULTS, DftError, InternalError, ProtocolError, UsageError
 from dft.messages import Message
 from dft.model import Layout
+from dft.names import printable
 
 MAGIC = b"dft1"
 VERSION = 2
@@ -146,7 +147,7 @@ def decode(wire: bytes | bytearray | memoryview) -> Message:
     try:
         message = _decoder(number).decode(memoryview(wire)[HEADER_SIZE:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
-        raise ProtocolError(f"a {kind} message is malformed: {problem}") from problem
+        raise ProtocolError(f"a {kind} message is malformed: {printable(str(problem))}") from problem
     try:
         message.check()
     except UsageError as problem:
@@ -175,4 +176,4 @@ def fault(call: int, problem: BaseException) -> answers.Fault:
 
 def raise_fault(reply: answers.Fault, node: str) -> DftError:
     """Make the error that a Fault describes, with the node that reported it named."""
-    return FAULTS.get(reply.kind, ProtocolError)(f"{node}: {reply.text}")
+    return FAULTS.get(reply.kind, ProtocolError)(f"{node}: {printable(reply.text)}")

@@ -362,3 +362,10 @@ def test_an_error_about_any_name_crosses_the_wire(text: str) -> None:
     assert isinstance(reply, answers.Fault)
     if text.isascii():
         assert reply.text == text
+
+
+def test_what_a_peer_says_stays_on_one_line() -> None:
+    told = protocol.raise_fault(answers.Fault(1, "StoreFull", "no\n\x1b[2Jspace"), "n1")
+    assert told.message == "n1: no\\n\\x1b[2Jspace"
+    with pytest.raises(ProtocolError, match=r"^unknown algorithm 'cha\\nin'$"):
+        Route("cha\nin", [[0, 1]], 8, 2, 5).check()
