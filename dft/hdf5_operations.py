@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dft import commands as cmd
 from dft import replies
@@ -24,6 +23,9 @@ from dft.model import KIND_DIRECTORY, FileEntry
 from dft.names import parse_name, shown
 from dft.progress import Task
 from dft.reading import fetch_part, find_file
+
+if TYPE_CHECKING:
+    import subprocess
 
 #: The forms that h5get writes, by the ends of their names.
 FORMS = (".npy", ".h5")
@@ -71,6 +73,8 @@ async def _by_h5py(cluster: Cluster, entry: FileEntry, **job: Any) -> Any:
 
     Returns what it made; raises its error, or the one that kept it from reading.
     """
+    import subprocess  # for this alone: not at every start
+
     exchange = os.memfd_create("dft-hdf5")
     errors = os.memfd_create("dft-errors", os.MFD_CLOEXEC)
     command = [sys.executable, "-m", "dft.hdf5_process", str(exchange)]

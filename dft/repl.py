@@ -9,12 +9,10 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dft.commands import ONLY_PUBLISHES, SETS_UP, Cat, Command, Help, Quit, Set, Shell
 from dft.errors import Cancelled, DftError, LocalFileError, Terminated, told
@@ -23,6 +21,9 @@ from dft.output import Output, OutputClosed, Printer
 from dft.replies import Progress, Reply, Text
 from dft.session_report import Continuation
 from dft.terminal_messages import QUESTION, TerminalLink
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["LineReader", "Operations", "Output", "run_interactive", "run_script"]
 
@@ -313,6 +314,8 @@ def _carry_out(operations: Operations, printer: Printer, command: Command) -> Re
 
 def _run_shell(operations: Operations, printer: Printer, command: str) -> None:
     """Run a command in the local shell, the session kept alive meanwhile; raise DftError if it fails."""
+    import subprocess  # for this alone: not at every start
+
     printer.flush()
     # Without a terminal standard input holds the commands to come, which are not the child's to read, and
     # no terminal sends the child an interrupt: it gets a group of its own, to be ended as one.
@@ -366,5 +369,7 @@ def _cancelled(problem: DftError) -> DftError:
 def _explained(problem: Exception, printer: Printer) -> DftError:
     """Make an unexpected exception an InternalError of one line."""
     if printer.output.verbose and not isinstance(problem, DftError):
+        import traceback  # takes longer than all of this module
+
         traceback.print_exception(problem)
     return told(problem)
