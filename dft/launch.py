@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Ranks of a session for which nothing was said.
 DEFAULT_RANKS = 4
+#: Signals by which someone ends a session, or a batch system a job.
+_WISHES = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 
 
 def session_command(
@@ -94,7 +96,7 @@ class _Launcher:
             if self._terminal is not None:
                 self._terminal.finish()
             worst = max(past.worst, report.worst)
-            if report.ended is not None:
+            if report.ended is not None and not self._broke_at_rest(report.ended, code):
                 return self._ended(max(worst, report.ended))
             if self._told_to_end:
                 return code or Terminated.exit_code
@@ -108,6 +110,14 @@ class _Launcher:
             past = Report(report.pid, max(past.done, report.done), worst, published)
             session = self._new_session(directory)
             hand_over(session.environment, past, self._lost)
+
+    def _broke_at_rest(self, ended: int, code: int) -> bool:
+        """Whether rank 0 ended as told, but by mpirun, which ends all ranks when one of them has crashed.
+
+        code: mpirun's, which is then 128 and the number of the signal that the rank had died of.
+        """
+        told = ended == Terminated.exit_code and not self._told_to_end
+        return told and code > 128 and code - 128 not in _WISHES
 
     def _new_session(self, directory: str) -> RunningSession:
         command = session_command(self._options, self._hosts, self._mpirun, self._arguments)

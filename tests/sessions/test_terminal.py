@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,17 @@ def test_a_terminal_that_is_closed_ends_the_session_in_order(work: Sandbox, line
     # What had come is kept for the same command once more, and not to be seen.
     assert [path.name for path in work.store.rglob("files/*")] == ["small"]
     assert work.run("-c", "ls; get small back").ok().stdout.startswith("small\n")
+
+
+def test_a_node_that_crashes_at_rest_ends_no_session(work: Sandbox) -> None:
+    with person(work, "-n", "3") as someone:
+        assert "published small" in someone.do("put small")
+        os.kill(rank_pids(someone.token)[2], signal.SIGKILL)
+        someone.expect("dft: the session broke off: a new session goes on")
+        someone.expect(r"dft>\s*$")
+        assert someone.do("get small again") and tree_digest(work.work / "again") == tree_digest(
+            work.work / "small"
+        )
+        someone.type("quit" + ENTER)
+        assert someone.wait() == 0
+        assert someone.all_gone()
