@@ -182,10 +182,9 @@ def _reused(reply: Transferred | Planned) -> list[str]:
     sizes = sorted(reply.reused.values())
     if not sizes:
         return []
-    size = human_size(sizes[-1])
-    if len(sizes) > 1:
-        size = f"{human_size(sizes[0])} to {size} on each of {len(sizes)} nodes"
-    return [f"there already from an interrupted transfer: {size}"]
+    size = " to ".join(dict.fromkeys(map(human_size, (sizes[0], sizes[-1]))))
+    on = f" on each of {len(sizes)} nodes" if len(sizes) > 1 else ""
+    return [f"there already from an interrupted transfer: {size}{on}"]
 
 
 def _planned(reply: Planned) -> str:

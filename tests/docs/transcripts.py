@@ -21,6 +21,7 @@ VARIABLE = (
     (r"\b[\d.]+ [GT]iB\b", "SPACE"),
     (r"(laptop)#\d\b(?= *$|, TIME| +\S+$)", r"\1#N"),
     (r"\d[\d.]*(?= (MiB|chunks|B)\b.* (would move|1 file|on each of .*)$)", "N"),
+    (r"N MiB to N MiB(?= on each of )", "N MiB"),  # one node may be a chunk ahead
     (r" +", " "),
 )
 
