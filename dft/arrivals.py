@@ -39,7 +39,7 @@ class Arrivals:
         try:
             yield
         finally:
-            del self._sinks[request]
+            self._sinks.pop(request, None)  # gone already where a peer has used a number twice
 
     def _poll(self) -> bool:
         if not self._sinks or (now := time.monotonic()) < self._due:

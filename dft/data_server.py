@@ -129,6 +129,9 @@ class DataServer:
     async def _welcome(self, request: requests.Welcome) -> Message:
         root = root_of(request.store, request.index_on_host)
         store = await self._loop.in_thread(Store, root, request.catalog_id, request.node_id)
+        if self._store is not None:
+            store.close()
+            raise ProtocolError("this data server has a store open already")
         self._store = store
         self._window = request.window
         self._fsync = request.fsync

@@ -352,6 +352,8 @@ def _hear(data: bytes, box: str) -> None:
 
     network.loop.run(play(), network.nap)
     network.loop.close()
+    if data_server._store is not None:
+        data_server._store.close()  # a data server's lock goes with its process
     for answer in engine.answers:
         assert not (isinstance(answer, answers.Fault) and answer.kind == "InternalError"), answer.text
 
