@@ -80,7 +80,8 @@ class ChunkReader:
         self.layout = layout
         #: Why the first piece that was lost could not be read.
         self.problem: DftError | None = None
-        self._may_lose = most_lost
+        # Digests that are made on the way would not give it away.
+        self._may_lose = 0 if layout.carries_digests else most_lost
         self._files = files
         self._as_error = as_error
         self._walk = PieceWalk(layout)

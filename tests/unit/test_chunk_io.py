@@ -301,3 +301,19 @@ def test_a_file_of_which_runs_come_apart(tmp_path: Path) -> None:
     files = Outputs(tmp_path)
     write_all(ChunkWriter(layout, files, Told), case.stream, [5])
     assert files.contents() == {0: b"abcdefgh", 1: b"12345678"}
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_lost_file_is_sent_as_zeros_only_where_its_digest_gives_that_away(
+    tmp_path: Path, known: bool
+) -> None:
+    contents = b"contents" * 4
+    layout = Layout([file_entry(contents, chunk_size=8, digests=known)], [ChunkRun(0, 0, 4)])
+    reader = ChunkReader(layout, Inputs(tmp_path), Told, most_lost=9)
+    buffer = memoryview(bytearray(layout.stream_size))
+    if known:
+        reader.read_into(buffer)
+        assert bytes(buffer) == bytes(len(contents)) and isinstance(reader.problem, Told)
+    else:
+        with pytest.raises(Told):
+            reader.read_into(buffer)
