@@ -192,7 +192,8 @@ def test_a_source_that_changes_while_it_is_read_is_not_published(dft: Sandbox, v
             while_it_runs(session, dft, f"{verb} {name}")
             change(dft.work / name / "2")
             session.expect(timeout=30)
-            session.do("lpwd")
+            # What is said may come after the prompt.
+            wait_until(lambda start=before: complaints(session.stderr[start:]), what="a complaint")
             (line,) = complaints(session.stderr[before:])
             assert f"{name}/2" in line, line
             assert session.do("ls") == "old\n"

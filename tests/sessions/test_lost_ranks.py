@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dft.nodesets import fold
 from tests.harness import Run, Sandbox, find_mpi, random_file, test_environment, tree_digest, wait_until
 from tests.sessions.checks import (
     HOST,
@@ -89,9 +90,12 @@ def test_over_hosts_it_goes_on_whatever_the_schedule(slow: Sandbox, algorithm: s
     finally:
         run.kill()
     assert done.returncode == NODES_LOST, done
-    assert said(done.stderr) == lost("h2"), done
+    # MPI has been seen to lose a second rank with the first one (ADR 16): it is named as well.
+    gone = {f"h{i}" for i in range(5) if f"dft: lost h{i}: the session goes on" in said(done.stderr)}
+    assert "h2" in gone and len(gone) <= 2, done
+    assert said(done.stderr)[-1] == f"dft: done, but without {fold(gone)}, lost on the way", done
     for rank, store in stores_on(slow, HOSTS).items():
-        if rank != 3:
+        if HOSTS[rank] not in gone:
             files = tree_digest(store / "files")
             assert files[b"long"][1] == tree_digest(slow.work)[b"long"][1]
             assert b"a" in files and not list((store / "incoming").iterdir())
