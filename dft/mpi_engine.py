@@ -235,17 +235,30 @@ class Engine:
         self, start: Callable[..., MPI.Request], buffer: bytearray | memoryview, dest: int, tag: int
     ) -> Completion[int]:
         """Start a send; one to a rank that is known to be gone is done at once."""
+        request = self._started(start, buffer, dest, tag, "send to")
+        if request is not None:
+            return self._register(Completion(), request, buffer, dest)
         done: Completion[int] = Completion()
-        if dest not in self.lost:
-            try:
-                return self._register(done, start([buffer, MPI.BYTE], dest, tag), buffer, dest)
-            except MPI.Exception as problem:
-                if problem.Get_error_class() != MPI.ERR_PROC_FAILED:
-                    raise TransportError(
-                        f"rank {self.rank}: cannot send to rank {dest}: {problem}"
-                    ) from problem
         done.set(0)
         return done
+
+    def _started(
+        self,
+        start: Callable[..., MPI.Request],
+        buffer: bytearray | memoryview,
+        peer: int,
+        tag: int,
+        what: str,
+    ) -> MPI.Request | None:
+        """Start an operation; None where its other end is gone."""
+        if peer in self.lost:
+            return None
+        try:
+            return start([buffer, MPI.BYTE], peer, tag)
+        except MPI.Exception as problem:
+            if problem.Get_error_class() == MPI.ERR_PROC_FAILED:
+                return None
+            raise TransportError(f"rank {self.rank}: cannot {what} rank {peer}: {problem}") from problem
 
     def isend(self, buffer: memoryview, dest: int, tag: int) -> Completion[int]:
         """Start sending a segment of stream ``tag``; the buffer must not change until it is done."""
@@ -257,18 +270,12 @@ class Engine:
 
     def irecv(self, buffer: memoryview, source: int, tag: int) -> PendingReceive:
         """Start receiving a segment of at most the buffer's size."""
-        if source not in self.lost:
-            try:
-                pending = PendingReceive(self._world.Irecv([buffer, MPI.BYTE], source, _tag(tag)))
-                self._register(pending, pending.request, buffer, source)
-                return pending
-            except MPI.Exception as problem:
-                if problem.Get_error_class() != MPI.ERR_PROC_FAILED:
-                    raise TransportError(
-                        f"rank {self.rank}: cannot receive from rank {source}: {problem}"
-                    ) from problem
-        pending = PendingReceive(MPI.REQUEST_NULL)
-        pending.set(0)
+        request = self._started(self._world.Irecv, buffer, source, _tag(tag), "receive from")
+        pending = PendingReceive(MPI.REQUEST_NULL if request is None else request)
+        if request is None:
+            pending.set(0)
+        else:
+            self._register(pending, request, buffer, source)
         return pending
 
     def ibcast(self, buffer: memoryview, root: int, group: Sequence[int]) -> Completion[int]:
