@@ -196,14 +196,12 @@ class Cluster:
     async def identify(self, store: str) -> list[tuple[str, answers.Identified]]:
         """Ask every data server whose its store is, before ``start``: (host, its answer) by rank."""
         await self._meet()
-        index: Counter[str] = Counter()
-        tasks = []
-        for rank, (host, _) in sorted(self.peers.hosts.items()):
-            tasks.append(self.loop.spawn(self.call(rank, requests.Identify, store, index[host])))
-            index[host] += 1
+        servers = self.peers.servers()
+        tasks = [
+            self.loop.spawn(self.call(rank, requests.Identify, store, index)) for rank, _, index in servers
+        ]
         await settled(tasks)
-        hosts = [host for _, (host, _) in sorted(self.peers.hosts.items())]
-        return [(host, task.result()) for host, task in zip(hosts, tasks, strict=True)]
+        return [(host, task.result()) for (_, host, _), task in zip(servers, tasks, strict=True)]
 
     async def _meet(self) -> None:
         """Wait until every data server has named itself, sealed or in clear."""
@@ -224,21 +222,18 @@ class Cluster:
         if self.engine.size < 2:
             raise UsageError("dft needs at least 2 ranks: one metadata server and a data server or more")
         await self._meet()
-        hosts = self.peers.hosts
-        per_host = Counter(host for host, _ in hosts.values())
-        index: Counter[str] = Counter()
-        tasks: list[tuple[int, Task[Any]]] = []
-        for place, (rank, (host, _)) in enumerate(sorted(hosts.items())):
-            fields = (catalog.catalog_id, store, index[host], self.segment_size, self.window, self.fsync)
+        servers = self.peers.servers()
+        per_host = Counter(host for _, host, _ in servers)
+        tasks: list[Task[Any]] = []
+        for place, (rank, _, index) in enumerate(servers):
+            fields = (catalog.catalog_id, store, index, self.segment_size, self.window, self.fsync)
             node_id = (node_ids or {}).get(place, "")
-            tasks.append((rank, self.loop.spawn(self._welcome(rank, *fields, node_id))))
-            index[host] += 1
-        await settled([task for _, task in tasks])
+            tasks.append(self.loop.spawn(self._welcome(rank, *fields, node_id)))
+        await settled(tasks)
         seen: dict[str, int] = {}
         staged: list[tuple[Node, int]] = []
-        for rank, task in tasks:
+        for (rank, host, _), task in zip(servers, tasks, strict=True):
             ready: answers.Ready = task.result()
-            host = hosts[rank][0]
             name = host if per_host[host] == 1 else f"{host}#{rank}"
             if ready.node_id in seen:
                 raise StoreError(

@@ -7,6 +7,7 @@ and names itself when it is asked to.  Whether the line is sealed before that is
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,15 @@ class Peers:
     def sealed(self) -> bool:
         """Whether all that is said is sealed."""
         return bool(self._channels)
+
+    def servers(self) -> list[tuple[int, str, int]]:
+        """List the data servers that have named themselves, by rank: (rank, host, its number on the host)."""
+        index: Counter[str] = Counter()
+        found = []
+        for rank, (host, _) in sorted(self.hosts.items()):
+            found.append((rank, host, index[host]))
+            index[host] += 1
+        return found
 
     def send(self, rank: int, message: Message) -> Completion[int]:
         """Send a message; it is sealed in the order of these calls."""
