@@ -85,7 +85,7 @@ def _data_server() -> int:
 def _first_process(under_launcher: bool) -> int:
     """Be rank 0, or, outside mpirun, the parent of a whole session."""
     _import_msgspec()
-    from dft.errors import DftError, NodesLost
+    from dft.errors import DftError
     from dft.options import ShowCompletion, ShowText, parse_options
 
     try:
@@ -143,11 +143,10 @@ def _first_process(under_launcher: bool) -> int:
     sys.stdout.flush()
     if server.broken:
         abort(code or 1)
-    if server.lost and not code:
-        from dft.nodesets import fold
+    if server.lost:
+        from dft.launch import code_without
 
-        print(f"dft: done, but without {fold(server.lost)}, lost on the way", file=sys.stderr, flush=True)
-        code = NodesLost.exit_code
+        code = code_without(server.lost, code)
     reporter.ended(code)
     engine.close()
     if engine.lost:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,14 @@ def launch(options: Options, arguments: list[str]) -> int:
         return launcher.run(directory)
 
 
+def code_without(lost: Collection[str], code: int) -> int:
+    """Return a command line's exit code, once it has said what it was done without if nothing else failed."""
+    if not lost or code:
+        return code
+    print(f"dft: done, but without {fold(lost)}, lost on the way", file=sys.stderr, flush=True)
+    return NodesLost.exit_code
+
+
 class _Launcher:
     """The sessions that carry out one command line, one after the other."""
 
@@ -97,7 +106,7 @@ class _Launcher:
                 self._terminal.finish()
             worst = max(past.worst, report.worst)
             if report.ended is not None and not self._broke_at_rest(report.ended, code):
-                return self._ended(max(worst, report.ended))
+                return code_without(self._lost, max(worst, report.ended))
             if self._told_to_end:
                 return code or Terminated.exit_code
             broken_here = 1 if report.done > past.done else broken_here + 1
@@ -164,12 +173,6 @@ class _Launcher:
         then = f": a new session goes on{on}" if goes_on else ""
         print(f"dft: {what}{then}", file=sys.stderr, flush=True)
         return goes_on
-
-    def _ended(self, code: int) -> int:
-        if self._lost and not code:
-            print(f"dft: done, but without {fold(self._lost)}, lost on the way", file=sys.stderr, flush=True)
-            return NodesLost.exit_code
-        return code
 
     def _heed_signals(self) -> None:
         signal.signal(signal.SIGTERM, lambda *_: self._end())
