@@ -59,8 +59,8 @@ _PLAIN = re.compile(r"(?![~#])[\w@%+=:,./\-~^#]+")
 
 
 def printable(text: str) -> str:
-    """Put what another process said on one line, for a terminal: control characters become escapes."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    """Put what was typed, or what another process said, on one line of a terminal, with escapes if needed."""
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def shown(name: bytes) -> str:

@@ -13,6 +13,7 @@ import sys
 import msgspec
 
 from dft.errors import DftError, LocalFileError
+from dft.names import printable
 from dft.render import error_json, failures, progress_json, progress_text, to_json, to_text
 from dft.replies import Progress, Reply, Transferred
 from dft.terminal_messages import TerminalLink
@@ -184,7 +185,7 @@ class Printer:
 
 def brief(command: str) -> str:
     """Show the beginning of a command, on one line."""
-    shown = command if command.isprintable() else ascii(command)[1:-1]
+    shown = printable(command)
     return shown if len(shown) <= BRIEF else shown[: BRIEF - 3] + "..."
 
 
