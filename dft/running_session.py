@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -60,6 +62,9 @@ class RunningSession:
         code = _ended(child)
         ended.set()
         serving.stop()
+        if code < 0:
+            # Open MPI 5's files of a killed mpirun: the next one that gets this pid would refuse to start.
+            shutil.rmtree(os.path.join(tempfile.gettempdir(), f"ompi.{child.pid}"), ignore_errors=True)
         return read_report(self._report), code if code >= 0 else 128 - code
 
     def _watch(self, child: subprocess.Popen[bytes], ended: threading.Event) -> None:

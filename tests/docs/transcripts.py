@@ -29,7 +29,7 @@ VARIABLE = (
 @contextmanager
 def at_shell(dft: Sandbox, env: Mapping[str, str] | None = None) -> Iterator[Person]:
     """Sit down at a terminal with a shell, on the first node where ``dft`` is a cluster."""
-    extra = {"TERM": "linux", "PROMPT_TOOLKIT_NO_CPR": "1", "PS1": "$ ", **(env or {})}
+    extra = {"TERM": "linux", "PROMPT_TOOLKIT_NO_CPR": "1", "PS1": "$ ", **dft.own_scratch(), **(env or {})}
     command = ["bash", "--norc", "-i"]
     environ = test_environment(dft.home, extra)
     if isinstance(dft, Cluster):

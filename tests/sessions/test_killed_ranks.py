@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.harness import Completed, Run, Sandbox, random_file, rank_pids, tree_digest, wait_until
+from tests.harness import Completed, Run, Sandbox, parent_of, random_file, rank_pids, tree_digest, wait_until
 from tests.sessions.checks import (
     HOST,
     SLOW,
@@ -106,6 +106,23 @@ def test_mpirun_itself_killed(slow: Sandbox) -> None:
         session.signal(signal.SIGKILL)
         wait_until(lambda: not session.ranks, 10, "the end of all ranks")
     all_is_as_before(slow, before)
+
+
+def test_a_killed_mpirun_of_dft_leaves_nothing_that_stops_another_one(slow: Sandbox) -> None:
+    """Its files are named by its pid: the next mpirun with that pid would find them in its way."""
+    temporary = slow.home / "temporary"
+    temporary.mkdir()
+    run = slow.start("-n", "5", *SLOW, "-c", "bcast tree; ls", ranks=None, env={"TMPDIR": str(temporary)})
+    try:
+        wait_until(lambda: any(slow.store.glob("**/incoming/*/*/*")), 15, "a transfer")
+        os.kill(parent_of(run.ranks[0]), signal.SIGKILL)
+        done = run.wait(50)
+    finally:
+        run.kill()
+    assert done.returncode == 0, done
+    assert "a new session goes on" in done.stderr, done
+    assert all(held(slow, rank).keys() >= {b"tree"} for rank in (1, 2, 3, 4))
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("line", [f"put --node {node(2)} t", "bcast t"])
