@@ -59,8 +59,9 @@ class DataServer:
             raise PeerLost("rank 0 is gone: the session ends")
 
     def terminate(self) -> None:
-        """Ask rank 0 to end the session; for a signal handler."""
-        self._loop.spawn(self._send(answers.Terminating(0)))
+        """Ask rank 0 to end the session, unless it has ended; for a signal handler."""
+        if not self._finished.done:
+            self._loop.spawn(self._send(answers.Terminating(0)))
 
     async def serve(self) -> None:
         """Introduce this rank and answer requests until the session ends."""

@@ -85,11 +85,11 @@ def test_a_script_on_a_terminal_has_bars_and_its_output_is_its_own(work: Sandbox
     with person(work, "-n", "2", shell=True) as someone:
         assert someone.do("quit", "shell>") == ""
         options = " ".join((*(work.options or ()), *SLOW))
-        someone.type(f"python -m dft {options} -n 3 -c 'put long; ls' > listed; echo code $?{ENTER}")
+        someone.type(f"python -m dft {options} -n 3 -c 'bcast long; ls' > listed; echo code $?{ENTER}")
         someone.expect(BAR)
         someone.expect(r"\ncode 0\nshell>$", 60)
         lines = (work.work / "listed").read_text().splitlines()
-        assert lines[0].startswith("published long: 96.0 MiB") and lines[1:] == ["long"]
+        assert lines[0].startswith("broadcast long: 96.0 MiB") and lines[1:] == ["long"]
         reader = "head -c 5 | wc -c; echo code ${PIPESTATUS[0]}"
         shown = someone.do(f"python -m dft {options} -n 3 -c 'cat long' | {reader}", "shell>", 60)
         assert re.search(r"(^|\n)5\n", shown) and shown.endswith("code 141")
