@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dft.mpi_settings import rank_from_launcher
+from dft.quick_imports import import_msgspec
 
 if TYPE_CHECKING:
     from dft.metadata_server import MetadataServer
@@ -30,27 +31,12 @@ def _all_is_imported() -> None:
     gc.enable()
 
 
-def _import_msgspec() -> None:
-    """Import msgspec without typing_extensions, which it takes where that happens to be installed.
-
-    From Python 3.11 on ``typing`` has all that msgspec looks for there, in an eighth of the time.
-    """
-    hidden = "typing_extensions" not in sys.modules
-    if hidden:
-        sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # Python's way to say: not there
-    try:
-        import msgspec  # noqa: F401
-    finally:
-        if hidden:
-            del sys.modules["typing_extensions"]
-
-
 def _data_server() -> int:
     """Serve on a rank other than 0.  Imports no more than that takes: all ranks start at once."""
     asked = {word.partition("=")[0] for word in sys.argv[1:]}
     if {"-h", "--help", "--version", "--completion"} & asked or sys.argv[1:2] == ["keygen"]:
         return 0  # rank 0 shows a text and leaves
-    _import_msgspec()
+    import_msgspec()
     from dft.data_server import DataServer
     from dft.errors import DftError
     from dft.keys import server_key
@@ -84,7 +70,7 @@ def _data_server() -> int:
 
 def _first_process(under_launcher: bool) -> int:
     """Be rank 0, or, outside mpirun, the parent of a whole session."""
-    _import_msgspec()
+    import_msgspec()
     from dft.errors import DftError
     from dft.options import ShowCompletion, ShowText, parse_options
 
