@@ -157,7 +157,8 @@ class _Launcher:
         known_way = self._was_up and "SLURM_JOB_ID" not in os.environ
         return gone_hosts(self._other_hosts(), known_way, answers, partial(runs, agent))
 
-    def _all_there(self) -> bool:
+    def _all_there(self, was_up: bool) -> bool:
+        self._was_up = self._was_up or was_up
         return not self._gone()
 
     def _announce(self, lost: set[str], broken_here: int) -> bool:

@@ -16,20 +16,23 @@ from dft.launcher_input import INPUT_VARIABLE
 from dft.mpirun_command import mpirun_environment
 from dft.session_input import SessionInput
 from dft.session_report import REPORT_VARIABLE, Report, read_report
+from dft.tcp_silence import unanswered
 
-#: Seconds between looks at rank 0, and those that mpirun has to end when rank 0 has.
-_LOOK, _GRACE = 0.5, 5.0
-#: Seconds that a session may take to start before it is asked whether all hosts are there.
-_SLOW_START = 15.0
+#: Seconds between looks at rank 0, between those at connections, which cost some milliseconds where there is
+#: much memory for many of them, and those that mpirun has to end when rank 0 has.
+_LOOK, _LOOK_AT_CONNECTIONS, _GRACE = 0.5, 3.0, 5.0
+#: Seconds that a session may take to start before all hosts are asked whether they are there, and from one
+#: such question to the next.
+_PATIENCE = 15.0
 
 
 class RunningSession:
     """One session under mpirun."""
 
     def __init__(
-        self, command: list[str], directory: str, source: SessionInput, all_there: Callable[[], bool]
+        self, command: list[str], directory: str, source: SessionInput, all_there: Callable[[bool], bool]
     ) -> None:
-        """Prepare; all_there: asks, in seconds, whether all hosts answer."""
+        """Prepare; all_there: asks, in seconds, whether all hosts answer, told whether the session was up."""
         self._command, self._source, self._all_there = command, source, all_there
         self._fifo = os.path.join(directory, "input")
         self._report = os.path.join(directory, "report")
@@ -68,16 +71,25 @@ class RunningSession:
         return read_report(self._report), code if code >= 0 else 128 - code
 
     def _watch(self, child: subprocess.Popen[bytes], ended: threading.Event) -> None:
-        """End mpirun where it waits for a host that is gone: at the start, or when rank 0 has ended."""
-        asked = time.monotonic()
+        """End mpirun where it waits for a host that is gone, or when rank 0 has ended.
+
+        mpirun notices by itself that a host is gone, unless it is about to start the session, or something
+        of its own was on the way there.
+        """
+        asked = looked = time.monotonic()
+        silent = False
         while not ended.wait(_LOOK):
             pid = read_report(self._report).pid
             if pid and not os.path.exists(f"/proc/{pid}"):
                 if not ended.wait(_GRACE):
                     child.kill()
                 return
-            if not pid and time.monotonic() - asked > _SLOW_START:
-                if not self._all_there() and not read_report(self._report).pid:
+            now = time.monotonic()
+            if now - looked > _LOOK_AT_CONNECTIONS:
+                silent, looked = unanswered(), now
+            if (silent or not pid) and now - asked > _PATIENCE:
+                gone = not self._all_there(bool(pid))
+                if gone and (unanswered() or not read_report(self._report).pid):
                     child.kill()
                     return
                 asked = time.monotonic()
