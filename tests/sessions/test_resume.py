@@ -33,11 +33,17 @@ def staged_bytes(dft: Sandbox, ranks: Sequence[int] = (1, 2, 3)) -> dict[int, in
     return found
 
 
-def interrupt(dft: Sandbox, line: str, how: str, args: Sequence[str] = (), least: int = 3 << 20) -> None:
-    """Run a command until ``least`` bytes have come to some node, then end it in one of several ways."""
+def interrupt(
+    dft: Sandbox, line: str, how: str, args: Sequence[str] = (), least: int = 3 << 20, nodes: int = 1
+) -> None:
+    """Run a command until ``least`` bytes have come to so many nodes, then end it in one of several ways."""
+
+    def enough() -> bool:
+        return sum(staged >= least for staged in staged_bytes(dft).values()) >= nodes
+
     with dft.session(*SLOW, *args) as session:
         session.send(line)
-        wait_until(lambda: max(staged_bytes(dft).values(), default=0) >= least, 30, "a part of it")
+        wait_until(enough, 30, "a part of it")
         if how == "SIGINT":
             session.signal(signal.SIGINT, 0)
             session.expect()
@@ -73,7 +79,7 @@ def test_an_interrupted_put_goes_on(dft: Sandbox, how: str) -> None:
 
 def test_an_interrupted_diffuse_goes_on(dft: Sandbox) -> None:
     random_file(dft.work / "big", SIZE)
-    interrupt(dft, "diffuse big", "0", least=2 << 20)
+    interrupt(dft, "diffuse big", "0", least=2 << 20, nodes=3)
     dry, done = again(dft, "diffuse --dry-run big", "diffuse big")
     reused = dry["reused"]
     assert len(reused) == 3 and min(reused.values()) >= 1 << 20
@@ -93,7 +99,7 @@ def test_an_interrupted_bcast_goes_on(dft: Sandbox, how: str, published: bool) -
     if published:
         script(dft, f"put --node {node(1)} big", args=("--chunk-size", "256K"))
         ranks = (2, 3)
-    interrupt(dft, "bcast big", how)
+    interrupt(dft, "bcast big", how, nodes=len(ranks))
     dry, done = again(dft, "bcast --dry-run big", "bcast big")
     shares = {share["node"]: share for share in dry["shares"]}
     assert set(shares) == {node(rank) for rank in ranks}
