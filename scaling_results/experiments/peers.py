@@ -27,7 +27,7 @@ MOST_FAILURES = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """What is copied, by whom, and how often at the most.
+    """What is copied, and by whom.
 
     size: bytes of the file; of each file of a tree where files is not 0.  wire: whether the wire is timed
     with it.  once: names of those that are taken once.  unless_slow: label of the setting in which those
@@ -37,7 +37,6 @@ class Setting:
     label: str
     size: int
     by: tuple[Copier, ...]
-    repetitions: int = 9
     files: int = 0
     wire: bool = False
     once: tuple[str, ...] = ()
@@ -69,14 +68,14 @@ PLACES = (
         (
             Setting("8 nodes, 1 KiB", KIB, FILES_BY),
             Setting(MEDIUM, 64 * MIB, FILES_BY, wire=True),
-            Setting("8 nodes, 256 MiB", 256 * MIB, FILES_BY, 2, wire=True, unless_slow=MEDIUM),
+            Setting("8 nodes, 256 MiB", 256 * MIB, FILES_BY, wire=True, unless_slow=MEDIUM),
             Setting("8 nodes, 2000 files of 4 KiB", 4 * KIB, TREES_BY, files=2000),
         ),
     ),
     (
         32,
         "50mbit",
-        (Setting("32 nodes, 32 MiB", 32 * MIB, MANY_BY, 3, wire=True, once=(copiers.TAKTUK_DEFAULT.name,)),),
+        (Setting("32 nodes, 32 MiB", 32 * MIB, MANY_BY, wire=True, once=(copiers.TAKTUK_DEFAULT.name,)),),
     ),
 )
 
@@ -160,7 +159,7 @@ def _take_setting(course: Course, setting: Setting, bench: Bench, samples: Sampl
         digest = make_tree(nodes, "n00", SOURCE, files, size)
     else:  # written over the one before, which is what an NFS server knows by that name
         digest = make_source(nodes, "n00", SOURCE, size)
-    for repetition in range(min(bench.repetitions, setting.repetitions)):
+    for repetition in range(bench.repetitions):
         if setting.wire:
             try:
                 course.add(setting, WIRE, size, repetition, wire_seconds(nodes, size))
