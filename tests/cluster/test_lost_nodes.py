@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,6 +23,8 @@ RATE = "200mbit" if FULL_SCALE else "50mbit"
 NODES = 8 if FULL_SCALE else 4
 HOSTS = f"n[00-{NODES - 1:02d}]"
 LIMIT = 200.0
+#: For a test that may have to wait for the end of what was cut off.
+with_patience = pytest.mark.timeout(900 if FULL_SCALE else 240)
 #: The exit code of the manual for: done, but some nodes were lost.
 NODES_LOST = 32
 
@@ -36,8 +37,8 @@ def cluster_with_a_file(make_cluster: Callable[..., Cluster]) -> Cluster:
     return cluster
 
 
-def start(cluster: Cluster, *more: str) -> Run:
-    return cluster.start_launcher("--hosts", HOSTS, "--script", "script", *more, timeout=LIMIT)
+def start(cluster: Cluster, hosts: str = HOSTS, env: Mapping[str, str] | None = None) -> Run:
+    return cluster.start_launcher("--hosts", hosts, "--script", "script", env=env, timeout=LIMIT)
 
 
 def part_of_it_has_come(cluster: Cluster, node: str) -> None:
@@ -66,8 +67,7 @@ def end_of(cluster: Cluster, run: Run, cut: str) -> Completed:
         wait_until(lambda: not processes(run.token), 30, "the end of what was cut off")
     except AssertionError:
         under_way = cluster.on(cut, "ss", "-Htnop")
-        left = {pid: Path(f"/proc/{pid}/cmdline").read_text()[:60] for pid in processes(run.token)}
-        assert re.search(r"timer:\(on,", under_way), f"{left} {under_way}"
+        assert re.search(r"timer:\(on,", under_way), under_way
         cluster.minicluster("heal", cut)
         wait_until(lambda: not processes(run.token), 90, "the end once the cable is back")
     print(f"{time.monotonic() - run.started - seconds:.1f} s later all had ended")
@@ -92,7 +92,7 @@ def undisturbed(make_cluster: Callable[..., Cluster]) -> float:
     return done.seconds
 
 
-@pytest.mark.timeout(900 if FULL_SCALE else 240)
+@with_patience
 def test_a_node_switched_off_and_another_one_cut_off(make_cluster: Callable[..., Cluster]) -> None:
     plain = undisturbed(make_cluster)
     cluster = cluster_with_a_file(make_cluster)
@@ -114,7 +114,7 @@ def test_a_node_switched_off_and_another_one_cut_off(make_cluster: Callable[...,
     assert done.seconds < 2 * plain + 30
 
 
-@pytest.mark.timeout(900 if FULL_SCALE else 240)
+@with_patience
 def test_a_node_cut_off_later_than_another_one_was_switched_off(make_cluster: Callable[..., Cluster]) -> None:
     cluster = cluster_with_a_file(make_cluster)
     run = start(cluster)
@@ -153,8 +153,7 @@ def test_a_cut_off_node_is_noticed_where_mpirun_does_not(make_cluster: Callable[
     (cluster.work / "script").write_text(
         "bcast small.bin --nodes n[00,02]\nbcast data.bin --nodes n[00,02]\n"
     )
-    patient = {"PRTE_MCA_oob_tcp_keepalive_time": "600"}
-    run = cluster.start_launcher("--hosts", "n[00,02-03]", "--script", "script", env=patient, timeout=LIMIT)
+    run = start(cluster, "n[00,02-03]", {"PRTE_MCA_oob_tcp_keepalive_time": "600"})
     try:
         part_of_it_has_come(cluster, "n02")
         cluster.minicluster("cut", "n02")
