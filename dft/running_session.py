@@ -76,23 +76,26 @@ class RunningSession:
         mpirun notices by itself that a host is gone, unless it is about to start the session, or something
         of its own was on the way there.
         """
-        asked = looked = time.monotonic()
-        silent = False
+        next_look = time.monotonic() + _PATIENCE
         while not ended.wait(_LOOK):
             pid = read_report(self._report).pid
             if pid and not os.path.exists(f"/proc/{pid}"):
                 if not ended.wait(_GRACE):
                     child.kill()
                 return
-            now = time.monotonic()
-            if now - looked > _LOOK_AT_CONNECTIONS:
-                silent, looked = unanswered(), now
-            if (silent or not pid) and now - asked > _PATIENCE:
-                gone = not self._all_there(bool(pid))
-                if gone and (unanswered() or not read_report(self._report).pid):
+            if time.monotonic() < next_look:
+                continue
+            pause = _LOOK_AT_CONNECTIONS
+            if self._waits():
+                if not self._all_there(bool(pid)) and self._waits():
                     child.kill()
                     return
-                asked = time.monotonic()
+                pause = _PATIENCE
+            next_look = time.monotonic() + pause
+
+    def _waits(self) -> bool:
+        """Whether the session may wait for a host that is gone: not up yet, or something stays unanswered."""
+        return not read_report(self._report).pid or unanswered()
 
 
 def _ended(child: subprocess.Popen[bytes]) -> int:
