@@ -224,7 +224,7 @@ class DataServer:
     async def _probe(self, request: requests.Probe) -> Message:
         if self._engine.rank not in request.ring:
             raise ProtocolError(f"rank {self._engine.rank} is not in the ring")
-        latency, byte_time = await probe(self._engine, request.ring, request.tag)
+        latency, byte_time = await probe(self._engine, request.ring, request.tag, request.count)
         self._engine.codec.byte_time = byte_time
         return answers.Probed(request.call, latency, byte_time)
 

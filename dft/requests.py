@@ -134,12 +134,23 @@ class Broadcast(Message, frozen=True):
                 raise ProtocolError(f"root {part.root} takes no part")
 
 
+#: Messages of a probe at the most: a rank has memory for all of them at the same time.
+MOST_PROBES = 32
+
+
 class Probe(Message, frozen=True):
-    """Measure the network with the ranks of ``ring``, each sending to the next."""
+    """Measure the network with the ranks of ``ring``, each sending ``count`` messages to the next."""
 
     call: int
     ring: list[int]
     tag: int
+    count: int
+
+    def check(self) -> None:
+        """Raise ProtocolError when a field is out of range."""
+        super().check()
+        if not 2 <= self.count <= MOST_PROBES:
+            raise ProtocolError(f"a probe of {self.count} messages")
 
 
 class Abort(Message, frozen=True):

@@ -76,7 +76,7 @@ def messages() -> list[Any]:
         requests.Scan(12, b"/source", b"name", 4),
         requests.Ingest(13, 11, b"/source/f", b"name", whole_files([file_entry(b"contents", b"name", 77)])),
         requests.Place(14, 9, b"/placed", [known.files[0]], [b""]),
-        requests.Probe(15, [0, 1], 8),
+        requests.Probe(15, [0, 1], 8, 3),
         requests.Abort(16, 9),
         requests.Discard(17, 9),
         requests.Secure(18, bytes(32)),

@@ -48,6 +48,7 @@ special: dict[tuple[type[Message], str], st.SearchStrategy[Any]] = {
         (kind, "tag"): streams
         for kind in (requests.Receive, requests.Send, requests.SendFiles, requests.Probe)
     },
+    (requests.Probe, "count"): st.integers(2, requests.MOST_PROBES),
     (requests.Check, "layout"): checked,
     **{(kind, f): streams for kind in (answers.Ready, answers.Space) for f in ("total", "free")},
     (answers.Hello, "host"): st.text("abc-é.0", min_size=1, max_size=20),
@@ -297,7 +298,9 @@ def test_a_broadcast_in_range_is_taken() -> None:
         requests.Broadcast(1, 2, Route("chain", [[1], [2]], 1, 1, -1), [Round(1, LAYOUT)], True),
         requests.Receive(1, 2, 3, -1, LAYOUT),
         requests.Send(1, 2, 3, -1, LAYOUT),
-        requests.Probe(1, [1, 2], -1),
+        requests.Probe(1, [1, 2], -1, 3),
+        requests.Probe(1, [1, 2], 5, 1),
+        requests.Probe(1, [1, 2], 5, requests.MOST_PROBES + 1),
         requests.Secure(1, b"short"),
         requests.Scan(1, b"/data", b"../name", 4),
         requests.Scan(1, b"/data", b"name", 0),
