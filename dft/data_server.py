@@ -353,6 +353,7 @@ class DataServer:
     async def _quit(self, request: requests.Quit) -> Message:
         if self._store is not None:
             self._store.close()
+        self._engine.on_lost = lambda rank: None  # all leave
         return answers.Done(request.call)
 
     _HANDLERS: ClassVar[dict[type[Message], Callable[[DataServer, Any], Awaitable[Message]]]] = {

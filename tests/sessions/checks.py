@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Completed, Run, Sandbox, remove_tree, tree_digest
+from tests.harness import Completed, Run, Sandbox, remove_tree, tree_digest, wait_until
 
 HOST = os.uname().nodename
 #: Sizes that make several segments of each chunk, none of them a power of two.
@@ -67,12 +67,21 @@ def one_complaint(done: Completed, code: int, *words: str) -> str:
 def complaint_of(run: Run, line: str, timeout: float = 30) -> str:
     """Type a command that fails in a session that goes on; return its single line of complaint."""
     before = len(run.stderr)
-    out = run.do(line, timeout)
-    # What rank 0 wrote before its prompt may come through mpirun's other pipe a little later.
+    run.do(line, timeout)
+    return next_complaint(run, before)
+
+
+def next_complaint(run: Run, since: int) -> str:
+    """Return the single complaint on standard error after its first ``since`` characters.
+
+    What rank 0 wrote before its prompt comes through mpirun's other pipe, on a busy machine much later.
+    """
     run.do("lpwd")
-    lines = complaints(run.stderr[before:])
-    assert len(lines) == 1, f"{line}: {run.stderr[before:]!r}, {out!r}"
-    return lines[0]
+    wait_until(
+        lambda: run.stderr[since:].endswith("\n") and complaints(run.stderr[since:]), 10, "a complaint"
+    )
+    (line,) = complaints(run.stderr[since:])
+    return line
 
 
 def quit_session(run: Run, code: int = 0) -> Completed:

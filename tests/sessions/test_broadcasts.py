@@ -13,7 +13,7 @@ import pytest
 from tests.harness import Sandbox, random_file, tree_digest
 from tests.sessions.checks import (
     SMALL,
-    complaints,
+    complaint_of,
     files_of,
     held,
     left_behind,
@@ -213,9 +213,7 @@ def test_a_store_that_takes_nothing_fails_alone(dft: Sandbox) -> None:
         assert out.startswith("broadcast a: 293.0 KiB in 1 file on ")
         assert len([line for line in out.splitlines() if line.startswith(f"failed {node(2)}: ")]) == 1
         assert f"failed {node(2)}: " in session.do("bcast b")
-        session.do(f"put --node {node(2)} a c")
-        session.do("lpwd")
-        assert len(complaints(session.stderr)) == 1 and node(2) in complaints(session.stderr)[0]
+        assert node(2) in complaint_of(session, f"put --node {node(2)} a c")
         incoming.unlink()
         incoming.mkdir()
         assert "failed" not in session.do("bcast a") + session.do("bcast b")

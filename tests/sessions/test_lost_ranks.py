@@ -119,6 +119,21 @@ def test_a_session_goes_on_when_a_rank_dies_while_nothing_runs(slow: Sandbox) ->
     assert {rank: b"b" in held(slow, rank) for rank in (1, 2, 3, 4)} == {1: True, 2: False, 3: True, 4: True}
 
 
+def test_data_servers_that_leave_at_the_end_are_not_taken_for_lost(slow: Sandbox) -> None:
+    with slow.session(*SURVIVES, ranks=None) as session:
+        ranks = session.ranks
+        os.kill(ranks[2], signal.SIGKILL)
+        wait_until(lambda: "the session goes on" in session.stderr, 10, "the loss")
+        os.kill(ranks[4], signal.SIGSTOP)  # rank 0 waits for this one, while the others end
+        session.send("quit")
+        wait_until(lambda: session.ranks.keys().isdisjoint({1, 3}), 10, "their end")
+        time.sleep(0.5)
+        os.kill(ranks[4], signal.SIGCONT)
+        done = session.wait(15)
+    assert done.returncode == NODES_LOST
+    assert said(done.stderr) == lost(node(2)), done
+
+
 def test_where_some_would_wait_for_ever_the_launcher_starts_again(slow: Sandbox) -> None:
     sparse_file(slow.work / "long", 3 << 20)  # whose segments are a quarter as long
     run = slow.start(*SURVIVES, *SLOW, "-c", "bcast long --algorithm mpi; ls", ranks=None)
