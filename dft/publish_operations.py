@@ -36,6 +36,7 @@ from dft.upload import Movement
 
 #: Said when a command finds its work done.
 DONE_BEFORE = "published already with the same size and time: nothing was sent"
+ALL_THERE = "all of it was there already: nothing was sent"
 
 T = TypeVar("T")
 
@@ -128,16 +129,17 @@ async def _publish(
     if command.dry_run:
         notes += _copies_note(copies)
         return planned(cluster, "publish", name, entries, movement, skipped, tuple(notes))
-    nodes += await further_copies(cluster, [name for _, name in pairs], copies)
+    replicated_to = await further_copies(cluster, [name for _, name in pairs], copies)
     return transferred(
         "published",
         name,
         entries,
         started,
-        in_order(cluster, nodes),
+        in_order(cluster, nodes + replicated_to),
         skipped=skipped,
         notes=tuple(notes),
         reused=reused_bytes(cluster, movement),
+        already_there=not new.entries and not replicated_to,
     )
 
 
@@ -257,6 +259,8 @@ async def bcast(cluster: Cluster, command: cmd.Bcast) -> replies.Reply:
     able = [node for node in nodes if node.rank not in failures]
     failed = [(node.name, failures[node.rank]) for node in nodes if node.rank in failures]
     seconds = {node.name: outcome.seconds[node.rank] for node in able if node.rank in outcome.seconds}
+    # A node that took something has a time, or an error.
+    already_there = not outcome.seconds and not failures
     reply = transferred(
         "broadcast",
         name,
@@ -265,8 +269,10 @@ async def bcast(cluster: Cluster, command: cmd.Bcast) -> replies.Reply:
         able,
         skipped=skipped,
         failed=failed,
+        notes=(ALL_THERE,) if already_there and entries else (),
         node_seconds=seconds,
         reused=reused_bytes(cluster, outcome.movement),
+        already_there=already_there,
     )
     return msgspec.structs.replace(reply, exit_codes=codes)
 

@@ -30,7 +30,8 @@ class Transfer(msgspec.Struct, frozen=True):
     ok: False when it was on some nodes only.  verb: past tense, as ``published``.  name: the published
     name, empty when there are several.  files, directories: their numbers.  size: bytes of the files.
     nodes: those that took part.  notes: lines for a person.  node_seconds: after how long each node had all
-    of a broadcast.  exit_codes: of the command of a broadcast into one, by node.
+    of a broadcast.  exit_codes: of the command of a broadcast into one, by node.  reused: bytes by node that
+    an interrupted transfer had brought.  already_there: nothing was sent, all had been brought before.
     """
 
     ok: bool
@@ -47,6 +48,8 @@ class Transfer(msgspec.Struct, frozen=True):
     notes: list[str] = []
     node_seconds: dict[str, float] = {}
     exit_codes: dict[str, int] = {}
+    reused: dict[str, int] = {}
+    already_there: bool = False
 
 
 class File(msgspec.Struct, frozen=True):

@@ -204,7 +204,7 @@ def _transferred(reply: Transferred) -> str:
     if reply.nodes:
         what += f" {'from' if reply.verb == 'retrieved' else 'on'} {fold(reply.nodes)}"
     parts = [f"{human_size(reply.size)} in {what}", _duration(reply.seconds)]
-    if reply.size and reply.seconds > 0:
+    if reply.size and reply.seconds > 0 and not reply.already_there:
         parts.append(f"{human_size(reply.size / reply.seconds)}/s")
     head = f"{reply.verb} {shown(reply.name)}" if reply.name else reply.verb
     lines = [f"{head}: {', '.join(parts)}"]

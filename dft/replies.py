@@ -58,6 +58,7 @@ class Transferred(Reply, frozen=True):
     notes: further lines for the user.  node_seconds: after how long each node had all of a broadcast.
     exit_codes: of the command of ``bcast --pipe``, by node.
     reused: bytes by node that did not travel, because an interrupted transfer had brought them.
+    already_there: nothing was sent, because an earlier command had brought it all.
     """
 
     verb: str
@@ -74,6 +75,7 @@ class Transferred(Reply, frozen=True):
     node_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     exit_codes: dict[str, int] = msgspec.field(default_factory=dict)
     reused: dict[str, int] = msgspec.field(default_factory=dict)
+    already_there: bool = False
 
     @property
     def exit_code(self) -> int:

@@ -95,7 +95,9 @@ async def _retrieve(
         for number, entry in enumerate(entries)
         if entry.kind != KIND_DIRECTORY and number not in there
     }
-    notes = [f"{len(there)} files are there already with the same size and time"] if there else []
+    already = "1 file is" if len(there) == 1 else f"{len(there)} files are"
+    notes = [f"{already} there already with the same size and time"] if there else []
+    already_there = not wanted and bool(there)
     size = _size(entries, wanted)
     if dry_run:
         await _in_thread(cluster, placement.look, wanted)
@@ -121,7 +123,16 @@ async def _retrieve(
         placement.discard()
         raise
     here = {os.uname().nodename: reused} if reused else {}
-    return transferred("retrieved", name, entries, started, [], notes=tuple(notes), reused=here)
+    return transferred(
+        "retrieved",
+        name,
+        entries,
+        started,
+        [],
+        notes=tuple(notes),
+        reused=here,
+        already_there=already_there,
+    )
 
 
 def _size(entries: list[FileEntry], wanted: dict[int, list[int]]) -> int:

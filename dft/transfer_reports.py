@@ -50,6 +50,7 @@ def transferred(
     notes: tuple[str, ...] = (),
     node_seconds: dict[str, float] | None = None,
     reused: dict[str, int] | None = None,
+    already_there: bool = False,
 ) -> replies.Transferred:
     """Make the reply of a transfer that began at ``started`` on the monotonic clock."""
     failures = list(failed)
@@ -67,6 +68,7 @@ def transferred(
         notes=notes,
         node_seconds=node_seconds or {},
         reused=reused or {},
+        already_there=already_there,
         failed_code=max((error.exit_code for _, error in failures), default=0),
     )
 

@@ -17,6 +17,7 @@ from tests.sessions.person import CTRL_C, ENTER, Person
 #: that was chosen, how far an interrupted transfer had come, the columns of a table.
 VARIABLE = (
     (r"\b[\d.]+ m?s, [\d.]+ \w+/s", "TIME, RATE"),
+    (r"\b[\d.]+ m?s$", "TIME"),
     (r"\b20\d\d-\d\d-\d\d \d\d:\d\d\b", "DATE"),
     (r"\b[\d.]+ [GT]iB\b", "SPACE"),
     (r"(laptop)#\d\b(?= *$|, TIME| +\S+$)", r"\1#N"),

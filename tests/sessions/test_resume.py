@@ -74,7 +74,7 @@ def test_an_interrupted_put_goes_on(dft: Sandbox, how: str) -> None:
     assert not left_behind(dft)
     # Once more: it is done.
     dry, done = again(dft, "put --dry-run big", "put big")
-    assert dry["moved"] == 0 and "published already" in done["notes"][0]
+    assert dry["moved"] == 0 and done["already_there"] and "published already" in done["notes"][0]
 
 
 def test_an_interrupted_diffuse_goes_on(dft: Sandbox) -> None:
@@ -109,7 +109,9 @@ def test_an_interrupted_bcast_goes_on(dft: Sandbox, how: str, published: bool) -
     assert done["reused"] == dry["reused"]
     expected = tree_digest(dft.work)[b"big"][1]
     assert [held(dft, rank)[b"big"][1] for rank in (1, 2, 3)] == [expected] * 3
-    assert not left_behind(dft)
+    assert not left_behind(dft) and not done["already_there"]
+    (done,) = again(dft, "bcast big")
+    assert done["already_there"] and "nothing was sent" in done["notes"][0]
 
 
 def test_a_bcast_sends_to_each_node_what_it_lacks(dft: Sandbox) -> None:
@@ -241,7 +243,7 @@ def test_an_interrupted_get_goes_on(dft: Sandbox, how: str) -> None:
     assert tree_digest(back) == tree_digest(dft.work)
     assert not left_behind(dft)
     dry, done = again(dft, "mget --dry-run big t ../back/", "mget big t ../back/")
-    assert dry["moved"] == 0 and "3 files are there already" in done["notes"][0]
+    assert dry["moved"] == 0 and done["already_there"] and "3 files are there already" in done["notes"][0]
 
 
 def test_a_partial_file_is_believed_only_if_it_is_right(dft: Sandbox) -> None:

@@ -53,6 +53,11 @@ def utc(monkeypatch: pytest.MonkeyPatch):
     time.tzset()
 
 
+def test_what_was_there_already_has_no_rate() -> None:
+    done = msgspec.structs.replace(PUBLISHED, already_there=True)
+    assert to_text(done) == "published data/run.h5: 1.0 GiB in 1 file on n[00-07], 11.4 s"
+
+
 def test_transferred() -> None:
     assert to_text(PUBLISHED) == "published data/run.h5: 1.0 GiB in 1 file on n[00-07], 11.4 s, 89.8 MiB/s"
     assert to_text(PARTLY).splitlines() == [
@@ -200,6 +205,7 @@ def test_json_of_a_transfer() -> None:
         "node_seconds": {},
         "exit_codes": {},
         "reused": {},
+        "already_there": False,
         "exit_code": 21,
     }
     assert json.loads(to_json(PUBLISHED))["ok"] is True
