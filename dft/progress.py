@@ -23,7 +23,7 @@ FIRST_NAP = 50e-6
 BUSY_NAP = 1e-3
 IDLE_NAP = 20e-3
 #: How much longer each nap is than the one before: a short answer is not to be overslept by much.
-NAP_GROWTH = 1.25
+NAP_GROWTH = 1.15
 #: The same while many bytes are moved, and the bytes that are many.  To wake up costs some 50 us: naps too
 #: short would cost more than moving the bytes.
 BULK_GROWTH, BULK_SIZE = 2.0, 256 << 10

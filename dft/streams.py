@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
 from dft.codec import ROOM, Opener, Sealer
@@ -238,9 +239,7 @@ class Writer:
     async def finish(self, complete: bool) -> None:
         """Have the sink check what it got, if that is all, and close it."""
         if self._sink is not None:
-            if complete and self.error is None:
-                await self._attempt(self._sink.finish)
-            await self._attempt(self._sink.close)
+            await self._attempt(_end, self._sink, complete and self.error is None)
 
     async def _attempt(self, function: Callable[..., None], *arguments: object) -> None:
         try:
@@ -263,6 +262,12 @@ def fill_all(outgoing: Outgoing, buffers: Sequence[memoryview], lengths: Sequenc
 def _write_all(sink: Sink, segments: Sequence[memoryview]) -> None:
     for segment in segments:
         sink.write(segment)
+
+
+def _end(sink: Sink, check: bool) -> None:
+    with closing(sink):
+        if check:
+            sink.finish()
 
 
 async def receive_stream(
