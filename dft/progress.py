@@ -31,6 +31,8 @@ BULK_GROWTH, BULK_SIZE = 2.0, 256 << 10
 GAP_PART, LONGEST_GAP = 0.25, 8e-3
 #: Polls without a nap after something happened, and seconds without events that make a rank idle.
 EAGER_POLLS = 4
+#: Open MPI looks first and makes progress then: what has come during a nap is found by the second poll.
+POLLS_PER_NAP = 2
 IDLE_AFTER = 0.25
 
 
@@ -222,7 +224,7 @@ class Loop:
                 idle_polls, pause, last_event = 0, max(FIRST_NAP, gap * GAP_PART), now
                 continue
             idle_polls += 1
-            if idle_polls <= EAGER_POLLS and gap < BUSY_NAP:
+            if idle_polls % POLLS_PER_NAP or (idle_polls <= EAGER_POLLS and gap < BUSY_NAP):
                 continue
             recent = self.under_way or self._jobs_running or time.monotonic() - last_event < IDLE_AFTER
             longest = max(BUSY_NAP, gap * GAP_PART) if recent else IDLE_NAP
