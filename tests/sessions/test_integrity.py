@@ -188,7 +188,7 @@ def test_a_source_that_changes_while_it_is_read_is_not_published(dft: Sandbox, v
         for name, change in changes.items():
             # The change comes after the listing and before the second file's turn.
             random_file(dft.work / name / "2", 100_000)
-            sparse_file(dft.work / name / "1", 4 << 20)
+            sparse_file(dft.work / name / "1", 16 << 20)
             before = len(session.stderr)
             while_it_runs(session, dft, f"{verb} {name}")
             change(dft.work / name / "2")

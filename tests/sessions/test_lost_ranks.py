@@ -91,7 +91,7 @@ def test_a_broadcast_goes_on_without_a_rank_that_dies(slow: Sandbox, rank: int) 
 
 @pytest.mark.parametrize("algorithm", ["chain", "binomial", "two-tree", "circulant"])
 def test_over_hosts_it_goes_on_whatever_the_schedule(slow: Sandbox, algorithm: str) -> None:
-    sparse_file(slow.work / "long", 16 << 20)
+    sparse_file(slow.work / "long", 32 << 20)
     run = on_emulated_hosts(slow, *SLOW, "-c", f"bcast long --algorithm {algorithm}; bcast a; ls")
     done = killed_during_transfer(slow.home, run, 3)
     assert done.returncode == NODES_LOST, done

@@ -11,7 +11,7 @@ from tests.harness import Sandbox
 from tests.sessions.checks import SLOW, complaints, node, progress_lines, sparse_file
 
 #: Bytes of which each transfer takes seconds, with very many segments.
-SIZE = 6 << 20
+SIZE = 24 << 20
 COMMANDS = f"put --node {node(2)} long; get long back; bcast long other"
 
 
@@ -45,5 +45,5 @@ def test_a_person_gets_lines_unless_they_want_none(slow: Sandbox) -> None:
     lines = progress_lines(done.stderr)
     assert lines and complaints(done.stderr) == []
     for line in lines:
-        assert re.match(r"dft: (put|get|bcast) .* of 6\.0 MiB, ", line), line
+        assert re.match(r"dft: (put|get|bcast) .* of 24\.0 MiB, ", line), line
     assert slow.run(*SLOW, "--quiet", "-c", "put long again").ok().stderr == ""

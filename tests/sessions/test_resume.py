@@ -15,7 +15,7 @@ import pytest
 from tests.harness import Sandbox, random_file, tree_digest, wait_until
 from tests.sessions.checks import held, left_behind, node, one_complaint, script, store_of, stores
 
-SIZE = 12 << 20
+SIZE = 24 << 20
 CHUNK = 256 << 10
 #: So many segments that there is time to interrupt.
 SLOW = ("--chunk-size", "256K", "--segment-size", "1K", "--window", "2")
