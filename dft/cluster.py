@@ -107,22 +107,22 @@ class Cluster:
         #: Called with the name of each of them.
         self.on_lost: Callable[[str], None] = lambda name: None
         self._cannot_lose = 0
-        self._is_leaving = False
         engine.on_control = self._on_control
         engine.on_lost = self._on_lost
 
     def _on_lost(self, rank: int) -> None:
         name = self.name_of(rank)
-        if not self._is_leaving:  # else it ends because it was told to
-            if self._cannot_lose or rank not in {node.rank for node in self.nodes}:
-                raise PeerLost(f"{name} is gone")
-            self.lost[rank] = name
+        if self._cannot_lose or rank not in {node.rank for node in self.nodes}:
+            raise PeerLost(f"{name} is gone")
+        self.lost[rank] = name
+        self._fail_calls(rank)
+        self.on_lost(name)
+
+    def _fail_calls(self, rank: int) -> None:
         for number, (called, completion) in list(self._calls.items()):
             if called == rank:
                 del self._calls[number]
-                completion.fail(PeerLost(f"{name} is lost"))
-        if rank in self.lost:
-            self.on_lost(name)
+                completion.fail(PeerLost(f"{self.name_of(rank)} is lost"))
 
     def leave_out_lost(self) -> None:
         """Forget the nodes that were lost; not while a command runs, which may know them by their places."""
@@ -272,7 +272,7 @@ class Cluster:
 
     async def quit(self) -> None:
         """Have every data server leave; none that is gone from here on is missed."""
-        self._is_leaving = True
+        self.engine.on_lost = self._fail_calls
         ranks = range(1, self.engine.size)
         await settled([self.loop.spawn(self.call(rank, requests.Quit)) for rank in ranks])
 

@@ -31,9 +31,9 @@ BULK_GROWTH, BULK_SIZE = 2.0, 256 << 10
 GAP_PART, LONGEST_GAP = 0.25, 8e-3
 #: Polls without a nap after something happened, and seconds without events that make a rank idle.
 EAGER_POLLS = 4
+IDLE_AFTER = 0.25
 #: Open MPI looks first and makes progress then: what has come during a nap is found by the second poll.
 POLLS_PER_NAP = 2
-IDLE_AFTER = 0.25
 
 
 class Completion(Generic[T]):
