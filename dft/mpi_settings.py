@@ -28,11 +28,18 @@ _WITHOUT_FABRIC = {
     "UCX_MEM_MMAP_HOOK_MODE": "none",
 }
 
+#: Slurm's pmi2 plugin reads at most 1024 bytes of a line.  A rank's address by UCX is now and then longer,
+#: and MPICH then aborts or waits without end (ADR 0006); by libfabric it is short.
+_WITHOUT_FABRIC_BY_SLURM = {"MPIR_CVAR_CH4_NETMOD": "ofi"}
+
 #: Any of these in the environment: the user has chosen how to get at the network.
 _USERS_CHOICE = ("OMPI_MCA_mtl", "OMPI_MCA_pml")
 
 #: Where Linux shows InfiniBand, RoCE, Omni-Path, EFA and their like, and Slingshot.
 FABRIC_CLASSES = ("/sys/class/infiniband", "/sys/class/cxi")
+
+#: What Slurm's pmi2 plugin puts into the environment of a rank.
+_SLURMS_PMI = ("PMI_RANK", "PMI_FD", "SLURM_STEP_ID")
 
 #: Where launchers tell a process its rank before MPI starts: Open MPI, PMIx, MPICH and Slurm's PMI.
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
@@ -62,5 +69,7 @@ def prepare(environment: MutableMapping[str, str]) -> None:
     settings = dict(_ALWAYS)
     if not has_fabric() and not any(name in environment for name in _USERS_CHOICE):
         settings |= _WITHOUT_FABRIC
+        if all(name in environment for name in _SLURMS_PMI):
+            settings |= _WITHOUT_FABRIC_BY_SLURM
     for name, value in settings.items():
         environment.setdefault(name, value)

@@ -66,8 +66,11 @@ class Slurm:
             states = set(re.findall(r"JobState=(\w+)", shown))
             return None if states & running else re.findall(r" ExitCode=(\d+):", shown)
 
-        codes = wait_until(ended, 90, f"the end of {name}")
-        log = "".join(path.read_text() for path in self.cluster.work.glob(f"log-{name}-*.txt"))
+        try:
+            codes = wait_until(ended, 90, f"the end of {name}")
+        finally:
+            log = "".join(path.read_text() for path in self.cluster.work.glob(f"log-{name}-*.txt"))
+            print(log)  # shown when this fails
         assert set(codes) == {str(code)}, f"{name}: {codes}, not {code}\n{log}"
         assert "Traceback" not in log
 

@@ -35,6 +35,15 @@ def test_a_host_with_a_fast_network_uses_it(classes: Path) -> None:
     assert settings["OMPI_MCA_btl"] == "^ofi"
 
 
+def test_addresses_are_short_where_slurm_passes_them_on(classes: Path) -> None:
+    by_slurm = {"PMI_RANK": "0", "PMI_FD": "9", "SLURM_STEP_ID": "0"}
+    assert "MPIR_CVAR_CH4_NETMOD" not in prepared(PMI_RANK="0", PMI_FD="9")  # MPICH's own mpirun
+    assert prepared(**by_slurm)["MPIR_CVAR_CH4_NETMOD"] == "ofi"
+    assert prepared(**by_slurm, MPIR_CVAR_CH4_NETMOD="ucx")["MPIR_CVAR_CH4_NETMOD"] == "ucx"
+    (classes / "a" / "mlx5_0").mkdir(parents=True)
+    assert "MPIR_CVAR_CH4_NETMOD" not in prepared(**by_slurm)
+
+
 @pytest.mark.parametrize("name", ["OMPI_MCA_pml", "OMPI_MCA_mtl"])
 def test_who_chooses_the_way_to_the_network_chooses_all_of_it(classes: Path, name: str) -> None:
     settings = prepared(**{name: "cm"})
