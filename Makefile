@@ -46,9 +46,10 @@ check: .venv/.stamp
 	$(BIN)/lint-imports --no-logo
 	@wc -l dft/*.py | awk '$$2 != "total" && $$1 > 400 { print $$2 ": " $$1 " lines, 400 at the most"; bad = 1 } END { exit bad }'
 
-# Two files of tests at a time: most of the time a test waits for a network card or for a program's end.
+# Two files of tests at a time: most of the time a test waits for a network card or for a program's end.  In
+# their order, which begins with the directories whose files take minutes and ends with the unit tests.
 test: check .venv-mpich/.stamp
-	$(PYTEST) -n 2 --dist loadfile
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 	timeout -k 5 300 $(BIN)/mpirun --oversubscribe --bind-to none -np 4 \
 		$(PYTEST) -m mpi -q --color=no -p no:cacheprovider --timeout-method=thread tests/mpi
 
