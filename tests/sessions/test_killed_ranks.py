@@ -45,8 +45,11 @@ def kill_during(dft: Sandbox, line: str, rank: int) -> Completed:
 
 
 def kill(session: Run, rank: int) -> Completed:
+    sent = time.monotonic()
     os.kill(rank_pids(session.token)[rank], signal.SIGKILL)
-    return session.wait(10)
+    done = session.wait(10)
+    assert time.monotonic() - sent < 10
+    return done
 
 
 def ended_by_name(done: Completed, rank: int) -> None:

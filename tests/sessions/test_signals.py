@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 
@@ -68,8 +69,10 @@ def test_an_interrupt_cancels_the_command_and_the_session_goes_on(slow: Sandbox)
         for line in LINES:
             seen = len(session.stderr)
             under_way(session, slow, line.replace("{work}", str(slow.work)))
+            sent = time.monotonic()
             session.signal(signal.SIGINT, rank=0)
             assert session.expect(PROMPT) == "", line
+            assert time.monotonic() - sent < 5, line
             assert next_complaint(session, seen) == "dft: cancelled", line
             assert session.do("ls -l") == listed, line
             forget_interrupted(slow)
@@ -138,8 +141,10 @@ def test_a_session_that_is_told_to_end_ends_in_order(slow: Sandbox, rank: int | 
             session.do(line)
         else:
             under_way(session, slow, line)
+        sent = time.monotonic()
         session.signal(signal.SIGTERM, rank)
         done = session.wait(10)
+    assert time.monotonic() - sent < 8
     assert done.returncode not in (0, None), done
     assert len(complaints(done.stderr)) >= (1 if rank is not None else 0), done
     if rank is not None:
