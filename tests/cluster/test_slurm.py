@@ -70,8 +70,8 @@ class Slurm:
             codes = wait_until(ended, 90, f"the end of {name}")
         finally:
             log = "".join(path.read_text() for path in self.cluster.work.glob(f"log-{name}-*.txt"))
-            print(log)  # shown when this fails
-        assert set(codes) == {str(code)}, f"{name}: {codes}, not {code}\n{log}"
+            print(log)  # shown when anything here fails
+        assert set(codes) == {str(code)}, f"{name}: {codes}, not {code}"
         assert "Traceback" not in log
 
 
