@@ -15,6 +15,7 @@ from dft.quick_imports import import_msgspec
 if TYPE_CHECKING:
     from dft.metadata_server import MetadataServer
     from dft.options import Options
+    from dft.repl import Output
     from dft.terminal_messages import TerminalLink
 
 
@@ -102,9 +103,11 @@ def _first_process(under_launcher: bool) -> int:
     from dft.metadata_server import MetadataServer
     from dft.mpi_engine import Engine, abort
     from dft.progress import Loop
+    from dft.repl import Output
     from dft.session_report import take_over
     from dft.terminal_messages import take_terminal
 
+    output = Output(options.json, options.quiet, options.verbose)
     _all_is_imported()
     take_input()
     link = take_terminal(os.environ)
@@ -115,7 +118,7 @@ def _first_process(under_launcher: bool) -> int:
     signal.signal(signal.SIGUSR1, lambda *_: server.interrupt())
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     try:
-        code = _session(server, options, link)
+        code = _session(server, options, output, link)
     except Exception as problem:
         # Where MPI goes on without a rank, the others would wait for this one for ever.
         text = f"{type(problem).__name__}: {problem}"
@@ -159,14 +162,13 @@ def _dismiss() -> None:
     engine.close()
 
 
-def _session(server: MetadataServer, options: Options, link: TerminalLink | None) -> int:
+def _session(server: MetadataServer, options: Options, output: Output, link: TerminalLink | None) -> int:
     """Run the commands that the options name, or those that come in; return the exit code."""
     from dft.errors import DftError
     from dft.grammar import script_lines
     from dft.quoting import split_commands
-    from dft.repl import LineReader, Output, run_interactive, run_reply, run_script
+    from dft.repl import LineReader, run_interactive, run_reply, run_script
 
-    output = Output(options.json, options.quiet, options.verbose)
     try:
         commands: Iterable[tuple[int, str]] | None = None
         source = options.script or "-c"

@@ -23,6 +23,7 @@ _ALWAYS = {
 #: Open MPI looks for networks by way of libfabric and UCX, and UCX watches the process's memory for them:
 #: most of the time that it takes to start (ADR 0006).
 _WITHOUT_FABRIC = {
+    "OMPI_MCA_btl": "^ofi,uct",
     "OMPI_MCA_mtl": "^ofi",
     "OMPI_MCA_pml": "^ucx",
     "UCX_MEM_MMAP_HOOK_MODE": "none",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def _only_engine() -> Iterator[Engine]:
-    # Imported here: the import starts MPI, which the process of an ordinary pytest run must not do.
+    # Imported here: it loads MPI's libraries, which the process of an ordinary pytest run does not need.
     from dft.mpi_engine import Engine
     from dft.progress import Loop
 
