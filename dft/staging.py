@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from dft.model import KIND_DIRECTORY, FileEntry, Layout
 
@@ -137,7 +138,19 @@ def merge(source: bytes, destination: bytes) -> None:
 
 
 def remove_tree(path: bytes) -> None:
-    """Remove a tree if it is there."""
-    import shutil  # with every archive format that Python knows: not at the start of all ranks
+    """Remove a tree if it is there, as far as it lets itself be removed; a link there is not followed.
 
-    shutil.rmtree(path, ignore_errors=True)
+    Without shutil, which imports every archive format that Python knows: 5 ms of each rank's first command.
+    """
+    if os.path.islink(path):
+        return
+    for directory, directories, files in os.walk(path, topdown=False):
+        for name in files:
+            with suppress(OSError):
+                os.unlink(os.path.join(directory, name))
+        for name in directories:
+            inner = os.path.join(directory, name)
+            with suppress(OSError):
+                (os.unlink if os.path.islink(inner) else os.rmdir)(inner)
+    with suppress(OSError):
+        os.rmdir(path)

@@ -178,9 +178,22 @@ def test_merge_moves_everything_and_replaces_files(
 
 def test_removing_what_is_not_there_does_nothing(tmp_path: Path) -> None:
     remove_tree(os.fsencode(tmp_path / "nothing"))
-    make(os.fsencode(tmp_path / "t"), {b"a": {b"b": b"x"}})
+    make(os.fsencode(tmp_path / "t"), {b"a": {b"b": b"x"}, b"c": b"y"})
     remove_tree(os.fsencode(tmp_path / "t"))
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_link_in_a_removed_tree_points_to_stays(tmp_path: Path) -> None:
+    make(os.fsencode(tmp_path / "elsewhere"), {b"a": {b"b": b"x"}})
+    (tmp_path / "t" / "d").mkdir(parents=True)
+    for link in ("t/directory", "t/d/file", "t/nowhere"):
+        target = {"t/directory": "elsewhere", "t/d/file": "elsewhere/a/b"}.get(link, "nothing")
+        (tmp_path / link).symlink_to(tmp_path / target)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    remove_tree(os.fsencode(tmp_path / "t"))
+    remove_tree(os.fsencode(tmp_path / "link"))
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "link"]
+    assert (tmp_path / "elsewhere" / "a" / "b").read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("size", [3, SMALL_FILE + 1])
