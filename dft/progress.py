@@ -1,9 +1,9 @@
 """The progress loop of a rank: tasks on the main thread, jobs on a few others, naps in between.
 
 MPI has no file descriptor to sleep on and its blocking calls spin, so a rank polls and naps.  A nap
-begins at 50 us and grows while nothing happens: to 1 ms while anything is under way, to 20 ms when the
-rank has been idle for a while.  While many bytes are moved it grows faster, and begins at a part of the time
-that lately passed between messages.  A finished job cuts a nap short.
+begins at 50 us and grows while nothing happens: to 1 ms while anything is under way, else to a twentieth
+of the time since anything happened, 20 ms at the most.  While many bytes are moved it grows faster, and
+begins at a part of the time that lately passed between messages.  A finished job cuts a nap short.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ NAP_GROWTH = 1.15
 #: short would cost more than moving the bytes.
 BULK_GROWTH, BULK_SIZE = 2.0, 256 << 10
 #: The part of the mean time between messages that a nap of a bulk transfer takes, and the longest such time.
-GAP_PART, LONGEST_GAP = 0.25, 8e-3
-#: Polls without a nap after something happened, and seconds without events that make a rank idle.
+GAP_PART, LONGEST_GAP = 0.5, 8e-3
+#: The part of the time that nothing has happened which a nap of an idle rank may take.
+IDLE_PART = 0.05
+#: Polls without a nap after something happened.
 EAGER_POLLS = 4
-IDLE_AFTER = 0.25
 #: Open MPI looks first and makes progress then: what has come during a nap is found by the second poll.
 POLLS_PER_NAP = 2
 
@@ -226,8 +227,9 @@ class Loop:
             idle_polls += 1
             if idle_polls % POLLS_PER_NAP or (idle_polls <= EAGER_POLLS and gap < BUSY_NAP):
                 continue
-            recent = self.under_way or self._jobs_running or time.monotonic() - last_event < IDLE_AFTER
-            longest = max(BUSY_NAP, gap * GAP_PART) if recent else IDLE_NAP
+            longest = max(BUSY_NAP, gap * GAP_PART)
+            if not (self.under_way or self._jobs_running):
+                longest = min(max(longest, (time.monotonic() - last_event) * IDLE_PART), IDLE_NAP)
             if nap is None:
                 self._wake.acquire(timeout=pause)
             else:

@@ -233,8 +233,23 @@ def test_an_idle_loop_uses_little_of_a_core(loop: Loop) -> None:
     used_while(loop, 0.3)
     used, polls = used_while(loop, 1.0)
     assert used < 0.05
-    # Up to a quarter of a second in naps of 1 ms at the most, then of 20 ms; two polls after each.
-    assert 40 < polls < 1000
+    # Naps of 1 ms at the most, then of a twentieth of what was waited, then of 20 ms; two polls after each.
+    assert 40 < polls < 500
+
+
+def test_an_idle_loop_is_late_by_a_twentieth_at_the_most(loop: Loop) -> None:
+    came: Completion[None] = Completion()
+    begin = time.monotonic()
+    naps: list[tuple[float, float]] = []
+
+    def nap(seconds: float) -> None:
+        naps.append((time.monotonic() - begin, seconds))
+        time.sleep(seconds)
+        if seconds == 20e-3:
+            came.set(None)
+
+    loop.run(value_of(came), nap)
+    assert all(seconds <= max(1e-3, waited / 20) for waited, seconds in naps)
 
 
 def test_naps_stay_short_while_something_is_under_way(loop: Loop) -> None:
