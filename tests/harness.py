@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -453,6 +453,27 @@ def random_file(
     path.chmod(mode)
     os.utime(path, (mtime, mtime))
     return path
+
+
+def staged_files(root: Path) -> list[Path]:
+    """List the files that transfers have staged so far in the stores at or below ``root``.
+
+    Ranks move and remove them meanwhile: what goes away while this looks is left out.
+    """
+    found = []
+    for directory, _, names in os.walk(root):
+        if "/" in directory.partition("/incoming/")[2]:
+            found += [Path(directory, name) for name in names]
+    return found
+
+
+def disk_use(paths: Iterable[Path]) -> int:
+    """Bytes of the disk that files take; none for those that have gone away."""
+    size = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            size += path.stat().st_blocks * 512
+    return size
 
 
 def remove_tree(path: Path) -> None:

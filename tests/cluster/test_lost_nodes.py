@@ -9,13 +9,21 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from tests.cluster.emulated import Cluster
-from tests.harness import Completed, Run, processes, random_file, tree_digest, wait_until
+from tests.harness import (
+    Completed,
+    Run,
+    disk_use,
+    processes,
+    random_file,
+    staged_files,
+    tree_digest,
+    wait_until,
+)
 
 FULL_SCALE = bool(os.environ.get("DFT_FULL_SCALE"))
 SIZE = (256 if FULL_SCALE else 12) << 20
@@ -44,14 +52,8 @@ def start(cluster: Cluster, hosts: str = HOSTS, env: Mapping[str, str] | None = 
 def part_of_it_has_come(cluster: Cluster, node: str) -> None:
     """Wait until some megabytes of the broadcast are on a node."""
 
-    def staged() -> bool:
-        size = 0
-        for path in cluster.path(node, "/tmp/store/incoming").glob("*/*/*"):
-            with suppress(FileNotFoundError):  # published meanwhile
-                size += path.stat().st_blocks * 512
-        return size > SIZE // 8
-
-    wait_until(staged, 30, "a part of the broadcast")
+    store = cluster.path(node, "/tmp/store")
+    wait_until(lambda: disk_use(staged_files(store)) > SIZE // 8, 30, "a part of the broadcast")
 
 
 def end_of(cluster: Cluster, run: Run, cut: str) -> Completed:

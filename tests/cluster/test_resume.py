@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cluster.emulated import Cluster
-from tests.harness import random_file, tree_digest, wait_until
+from tests.harness import disk_use, random_file, staged_files, tree_digest, wait_until
 
 FULL_SCALE = bool(os.environ.get("DFT_FULL_SCALE"))
 NODES = 8 if FULL_SCALE else 4
@@ -24,8 +24,7 @@ LIMIT = 300 if FULL_SCALE else 60
 
 def on_disk(cluster: Cluster, node: str) -> int:
     """Bytes of the disk that a node's staged file takes."""
-    store = cluster.path(node, "/tmp/store")
-    return sum(p.stat().st_blocks * 512 for p in store.glob("incoming/*/*/*") if p.is_file())
+    return disk_use(staged_files(cluster.path(node, "/tmp/store")))
 
 
 def received(cluster: Cluster, before: dict[str, tuple[int, int]]) -> dict[str, int]:

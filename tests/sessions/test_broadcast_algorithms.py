@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import PROMPT, Sandbox, random_file, tree_digest, wait_until
+from tests.harness import PROMPT, Sandbox, random_file, staged_files, tree_digest, wait_until
 from tests.sessions.checks import (
     SLOW,
     SLOW_SIZE,
@@ -121,7 +121,7 @@ def test_an_interrupt_ends_the_broadcast_on_all_nodes(hosts: Sandbox, algorithm:
     random_file(hosts.work / "small", 20_000)
     with hosts.session(*SLOW, ranks=len(HOSTS)) as session:
         session.send(f"bcast long --algorithm {algorithm}")
-        wait_until(lambda: any(path.is_file() for path in hosts.home.glob("h?/**/incoming/*/*/*")), 15)
+        wait_until(lambda: staged_files(hosts.home), 15, "a transfer")
         session.signal(signal.SIGINT, rank=0)
         session.expect(PROMPT)
         assert session.do("ls") == ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Run, Sandbox, random_file, tree_digest, wait_until
+from tests.harness import Run, Sandbox, random_file, staged_files, tree_digest, wait_until
 from tests.sessions.checks import (
     SLOW,
     SMALL,
@@ -172,7 +172,7 @@ def test_without_a_good_replica_nothing_is_handed_out(dft: Sandbox) -> None:
 def while_it_runs(run: Run, dft: Sandbox, line: str) -> None:
     """Start a slow command and return once some of it has arrived in a store."""
     run.send(line)
-    wait_until(lambda: any(dft.store.glob("**/incoming/*/*/*")), 10, "a transfer")
+    wait_until(lambda: staged_files(dft.store), 10, "a transfer")
 
 
 @pytest.mark.parametrize("verb", [f"put --node {node(2)}", "diffuse", "bcast"])

@@ -8,7 +8,17 @@ import time
 
 import pytest
 
-from tests.harness import Completed, Run, Sandbox, parent_of, random_file, rank_pids, tree_digest, wait_until
+from tests.harness import (
+    Completed,
+    Run,
+    Sandbox,
+    parent_of,
+    random_file,
+    rank_pids,
+    staged_files,
+    tree_digest,
+    wait_until,
+)
 from tests.sessions.checks import (
     HOST,
     SLOW,
@@ -39,7 +49,7 @@ def kill_during(dft: Sandbox, line: str, rank: int) -> Completed:
     """Kill a rank once a part of the transfer has arrived; return how the session ended."""
     with dft.session(*SLOW) as session:
         session.send(line)
-        wait_until(lambda: any(dft.store.glob("**/incoming/*/*/*")), 10, "a transfer")
+        wait_until(lambda: staged_files(dft.store), 10, "a transfer")
         time.sleep(0.1)
         return kill(session, rank)
 
@@ -102,7 +112,7 @@ def test_mpirun_itself_killed(slow: Sandbox) -> None:
     before = visible(slow)
     with slow.session(*SLOW) as session:
         session.send("bcast tree")
-        wait_until(lambda: any(slow.store.glob("**/incoming/*/*/*")), 10, "a transfer")
+        wait_until(lambda: staged_files(slow.store), 10, "a transfer")
         session.signal(signal.SIGKILL)
         wait_until(lambda: not session.ranks, 10, "the end of all ranks")
     all_is_as_before(slow, before)
@@ -114,7 +124,7 @@ def test_a_killed_mpirun_of_dft_leaves_nothing_that_stops_another_one(slow: Sand
     temporary.mkdir()
     run = slow.start("-n", "5", *SLOW, "-c", "bcast tree; ls", ranks=None, env={"TMPDIR": str(temporary)})
     try:
-        wait_until(lambda: any(slow.store.glob("**/incoming/*/*/*")), 15, "a transfer")
+        wait_until(lambda: staged_files(slow.store), 15, "a transfer")
         os.kill(parent_of(run.ranks[0]), signal.SIGKILL)
         done = run.wait(50)
     finally:

@@ -16,6 +16,7 @@ from tests.harness import (
     Sandbox,
     find_mpi,
     random_file,
+    staged_files,
     test_environment,
     tree_digest,
     wait_until,
@@ -58,7 +59,7 @@ def on_emulated_hosts(dft: Sandbox, *arguments: str) -> Run:
 def killed_during_transfer(home: Path, run: Run, rank: int, seconds: float = 40) -> Completed:
     """Kill a rank of a run that has just begun, while it moves files; return how the run ended."""
     try:
-        wait_until(lambda: any(home.glob("**/incoming/*/*/*")), 15, "a transfer")
+        wait_until(lambda: staged_files(home), 15, "a transfer")
         time.sleep(0.2)  # at the beginning of the long transfer, or in the middle
         os.kill(run.ranks[rank], signal.SIGKILL)
         return run.wait(seconds)

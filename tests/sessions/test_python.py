@@ -9,7 +9,16 @@ from dataclasses import replace
 
 import pytest
 
-from tests.harness import Completed, Run, Sandbox, processes, random_file, tree_digest, wait_until
+from tests.harness import (
+    Completed,
+    Run,
+    Sandbox,
+    processes,
+    random_file,
+    staged_files,
+    tree_digest,
+    wait_until,
+)
 from tests.sessions.checks import SLOW, SLOW_SIZE, SMALL, left_behind, node
 
 #: What every program begins with: its options are the sandbox's.
@@ -261,7 +270,7 @@ with dft.Session(3, options=options) as session:
     )
     try:
         started.expect("ready")
-        wait_until(lambda: list(dft.store.rglob("incoming/*/*")), what="the transfer")
+        wait_until(lambda: staged_files(dft.store), what="the transfer")
         started.signal(signal.SIGINT)
         done = started.wait()
     finally:

@@ -6,13 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import Sandbox, random_file, tree_digest, wait_until
+from tests.harness import Sandbox, disk_use, random_file, staged_files, tree_digest, wait_until
 from tests.sessions.checks import held, left_behind, node, one_complaint, script, store_of, stores
 
 SIZE = 24 << 20
@@ -23,14 +22,7 @@ SLOW = ("--chunk-size", "256K", "--segment-size", "1K", "--window", "2")
 
 def staged_bytes(dft: Sandbox, ranks: Sequence[int] = (1, 2, 3)) -> dict[int, int]:
     """The bytes that lie staged on each node."""
-    found = {}
-    for rank, store in stores(dft, ranks).items():
-        # A rank may move and remove files while this looks.
-        found[rank] = 0
-        for path in store.glob("incoming/**/*"):
-            with suppress(OSError):
-                found[rank] += path.stat().st_blocks * 512 if path.is_file() else 0
-    return found
+    return {rank: disk_use(staged_files(store)) for rank, store in stores(dft, ranks).items()}
 
 
 def interrupt(
