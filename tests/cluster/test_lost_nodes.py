@@ -32,9 +32,7 @@ NODES = 8 if FULL_SCALE else 4
 HOSTS = f"n[00-{NODES - 1:02d}]"
 LIMIT = 200.0
 #: For a test that may have to wait for the end of what was cut off.
-with_patience = pytest.mark.timeout(900 if FULL_SCALE else 300)
-#: Seconds after which Linux sends again, at the most, what was not acknowledged (TCP_RTO_MAX), and some more.
-SENT_AGAIN = 130
+with_patience = pytest.mark.timeout(900 if FULL_SCALE else 240)
 #: The exit code of the manual for: done, but some nodes were lost.
 NODES_LOST = 32
 
@@ -72,9 +70,9 @@ def end_of(cluster: Cluster, run: Run, cut: str) -> Completed:
     except AssertionError:
         under_way = cluster.on(cut, "ss", "-Htnop")
         assert re.search(r"timer:\(on,", under_way), under_way
-        print(under_way)
+        print(under_way)  # shown when it does not end
         cluster.minicluster("heal", cut)
-        wait_until(lambda: not processes(run.token), SENT_AGAIN, "the end once the cable is back")
+        wait_until(lambda: not processes(run.token), 90, "the end once the cable is back")
     print(f"{time.monotonic() - run.started - seconds:.1f} s later all had ended")
     return replace(run.wait(), seconds=seconds)
 
