@@ -99,6 +99,7 @@ def _first_process(under_launcher: bool) -> int:
         if under_launcher:
             _dismiss()
         return problem.exit_code
+    from dft.errors import PeerLost
     from dft.launcher_input import take_input
     from dft.metadata_server import MetadataServer
     from dft.mpi_engine import Engine, abort
@@ -109,10 +110,14 @@ def _first_process(under_launcher: bool) -> int:
 
     output = Output(options.json, options.quiet, options.verbose)
     _all_is_imported()
-    take_input()
-    link = take_terminal(os.environ)
-    reporter, continues = take_over(os.environ)
+    # Before all that waits for the launcher: MPI ends a process whose mpirun has ended, if it knows of it.
     engine = Engine(Loop())
+    try:
+        take_input()
+        link = take_terminal(os.environ)
+    except FileNotFoundError:
+        abort(PeerLost.exit_code)  # the launcher has seen this session break, and said so
+    reporter, continues = take_over(os.environ)
     server = MetadataServer(engine, options, reporter, continues, _tell_loss)
     signal.signal(signal.SIGINT, lambda *_: server.interrupt())
     signal.signal(signal.SIGUSR1, lambda *_: server.interrupt())

@@ -11,6 +11,7 @@ on the hosts that are left, goes on from there.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -100,10 +101,12 @@ class _Launcher:
         session, past, broken_here = self._new_session(directory), Report(), 0
         while True:
             if self._terminal is not None:
-                self._terminal.begin(directory, session.environment)
+                self._terminal.begin(session.directory, session.environment)
             report, code = session.run()
             if self._terminal is not None:
                 self._terminal.finish()
+            # A rank 0 that comes late finds nothing of its session any more, nor of the next one.
+            shutil.rmtree(session.directory)
             worst = max(past.worst, report.worst)
             if report.ended is not None and not self._broke_at_rest(report.ended, code):
                 return code_without(self._lost, max(worst, report.ended))
@@ -130,7 +133,8 @@ class _Launcher:
 
     def _new_session(self, directory: str) -> RunningSession:
         command = session_command(self._options, self._hosts, self._mpirun, self._arguments)
-        self._session = RunningSession(command, directory, self._input, self._all_there)
+        own = tempfile.mkdtemp(prefix="session-", dir=directory)
+        self._session = RunningSession(command, own, self._input, self._all_there)
         return self._session
 
     def _other_hosts(self) -> list[str]:

@@ -22,7 +22,10 @@ _own_input: list[str] = []
 
 
 def take_input() -> None:
-    """Make the launcher's named pipe, where there is one, this process's standard input."""
+    """Make the launcher's named pipe, where there is one, this process's standard input.
+
+    Waits for the launcher to open it.  Raises FileNotFoundError when the launcher has ended this session.
+    """
     fifo = os.environ.pop(INPUT_VARIABLE, None)
     if fifo is not None:
         descriptor = os.open(fifo, os.O_RDONLY)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -42,7 +43,7 @@ POLLS_PER_PROBE = 4
 
 # As in ``socket``, whose import would take longer than what it saves; mpi4py imports ctypes anyway.
 _IPPROTO_TCP, _TCP_NODELAY = 6, 1
-_PR_SET_TIMERSLACK = 29
+_PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 
 #: Nanoseconds by which a sleep may last longer while MPI starts.
 _START_SLACK = 5_000_000
@@ -314,13 +315,16 @@ class Engine:
 def _start() -> None:
     """Initialize MPI.
 
-    Open MPI waits for the slowest rank in sleeps of 100 us, a fifth of which is processor time, and others on
-    the same cores may need that to arrive (ADR 0006): Linux may end these sleeps later.
+    Open MPI 5 may wait in here for ever when the daemon dies that has started this process (ADR 0008): Linux
+    ends the process then.  It waits for the slowest rank in sleeps of 100 us, a fifth of which is processor
+    time, and others on the same cores may need that to arrive (ADR 0006): Linux may end these sleeps later.
     """
     prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
     prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(_START_SLACK), 0, 0, 0)
     MPI.Init_thread(MPI.THREAD_FUNNELED)
-    prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(0), 0, 0, 0)  # as it was
+    for option in (_PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK):  # as they were
+        prctl(option, ctypes.c_ulong(0), 0, 0, 0)
 
 
 def _tag(stream: int) -> int:

@@ -32,7 +32,12 @@ class RunningSession:
     def __init__(
         self, command: list[str], directory: str, source: SessionInput, all_there: Callable[[bool], bool]
     ) -> None:
-        """Prepare; all_there: asks, in seconds, whether all hosts answer, told whether the session was up."""
+        """Prepare.
+
+        directory: the session's own, and empty.  all_there: asks, in seconds, whether all hosts answer, told
+        whether the session was up.
+        """
+        self.directory = directory
         self._command, self._source, self._all_there = command, source, all_there
         self._fifo = os.path.join(directory, "input")
         self._report = os.path.join(directory, "report")
@@ -46,9 +51,6 @@ class RunningSession:
 
     def run(self) -> tuple[Report, int]:
         """Run it; return what rank 0 has told and mpirun's exit code, 128 + N for signal N."""
-        for path in (self._fifo, self._report):
-            if os.path.exists(path):
-                os.unlink(path)
         os.mkfifo(self._fifo, 0o600)
         os.close(os.open(self._report, os.O_CREAT | os.O_WRONLY, 0o600))
         mpirun_environment(self.environment)

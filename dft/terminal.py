@@ -93,10 +93,8 @@ class Terminal:
         self._thread: threading.Thread | None = None
 
     def begin(self, directory: str, environment: dict[str, str]) -> None:
-        """Begin to listen; add to the environment what rank 0 has to know."""
+        """Begin to listen, in the session's own directory; add to the environment what rank 0 has to know."""
         path = os.path.join(directory, "terminal")
-        if os.path.exists(path):
-            os.unlink(path)
         os.mkfifo(path, 0o600)
         # Open for both, so that there is no end before its beginning.
         self._pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)

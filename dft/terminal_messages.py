@@ -96,7 +96,10 @@ class _Stream(io.RawIOBase):
 
 
 def take_terminal(environment: MutableMapping[str, str]) -> TerminalLink | None:
-    """Have this process's output shown by the launcher; None where there is none that does."""
+    """Have this process's output shown by the launcher; None where there is none that does.
+
+    Raises FileNotFoundError when the launcher has ended this session.
+    """
     path = environment.pop(TERMINAL_VARIABLE, None)
     prompts = environment.pop(PROMPT_VARIABLE, "") == "1"
     if path is None:

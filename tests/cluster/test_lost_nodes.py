@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,12 +19,14 @@ from tests.harness import (
     Completed,
     Run,
     disk_use,
+    parent_of,
     processes,
     random_file,
     staged_files,
     tree_digest,
     wait_until,
 )
+from tests.late_rank import LateRank
 
 FULL_SCALE = bool(os.environ.get("DFT_FULL_SCALE"))
 SIZE = (256 if FULL_SCALE else 12) << 20
@@ -69,7 +72,7 @@ def end_of(cluster: Cluster, run: Run, cut: str) -> Completed:
         wait_until(lambda: not processes(run.token), 30, "the end of what was cut off")
     except AssertionError:
         under_way = cluster.on(cut, "ss", "-Htnop")
-        assert re.search(r"timer:\(on,", under_way), under_way
+        assert re.search(r"users:.* timer:\(on,", under_way), under_way
         print(under_way)  # shown when it does not end
         cluster.minicluster("heal", cut)
         wait_until(lambda: not processes(run.token), 90, "the end once the cable is back")
@@ -134,6 +137,24 @@ def test_a_node_cut_off_later_than_another_one_was_switched_off(make_cluster: Ca
     assert done.returncode == NODES_LOST, done
     assert "without n[02-03]" in done.stderr
     served(cluster, "n02", "n03")
+
+
+def test_a_rank_0_that_is_late_for_a_session_that_broke(make_cluster: Callable[..., Cluster]) -> None:
+    """It has outlived its mpirun, and takes nothing of the next session's: neither input nor terminal."""
+    cluster = cluster_with_a_file(make_cluster)
+    late = LateRank(cluster.home, 0)
+    run = start(cluster, env=late.environ)
+    try:
+        pid = late.pid(run)
+        cluster.minicluster("kill", "n03")
+        os.kill(parent_of(pid), signal.SIGKILL)
+        late.go_on()
+        done = run.wait()  # fails if anything stays
+    finally:
+        run.kill()
+    print(done.seconds, done)
+    assert done.returncode == NODES_LOST, done
+    served(cluster, "n03")
 
 
 def test_a_killed_data_server_is_started_again(make_cluster: Callable[..., Cluster]) -> None:

@@ -19,6 +19,7 @@ from tests.harness import (
     tree_digest,
     wait_until,
 )
+from tests.late_rank import LateRank
 from tests.sessions.checks import (
     HOST,
     SLOW,
@@ -116,6 +117,24 @@ def test_mpirun_itself_killed(slow: Sandbox) -> None:
         session.signal(signal.SIGKILL)
         wait_until(lambda: not session.ranks, 10, "the end of all ranks")
     all_is_as_before(slow, before)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_mpirun_killed_while_ranks_wait_for_one_that_is_late(slow: Sandbox, rank: int) -> None:
+    late = LateRank(slow.home, rank)
+    run = slow.start("-n", "3", "-c", "ls", ranks=None, env=late.environ)
+    try:
+        pid = late.pid(run)
+        time.sleep(0.5)  # for the others to come to where they wait
+        os.kill(parent_of(pid), signal.SIGKILL)
+        wait_until(lambda: list(run.ranks) == [rank], 10, "the end of the others")
+        late.go_on()
+        done = run.wait()  # fails if anything stays
+    finally:
+        run.kill()
+    assert done.returncode != 0
+    assert "there is no session" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_killed_mpirun_of_dft_leaves_nothing_that_stops_another_one(slow: Sandbox) -> None:
