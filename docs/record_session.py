@@ -30,7 +30,8 @@ sys.path.insert(0, str(ROOT))
 
 from docs.transcript import Step, steps  # noqa: E402
 from tests.cluster.emulated import SHARED, Cluster  # noqa: E402
-from tests.harness import random_file, test_environment  # noqa: E402
+from tests.files import random_file  # noqa: E402
+from tests.harness import test_environment  # noqa: E402
 
 TUTORIAL = Path(__file__).with_name("tutorial.md")
 IMAGES = TUTORIAL.with_name("images")

@@ -1,40 +1,26 @@
-"""What all tests use to run dft as a user does: under mpirun, with real ranks and a hard time limit.
-
-A process that a run starts carries the run's token in its environment; so every one of them is found
-again, whatever process group mpirun puts it in, and none outlives its test.
-"""
+"""What all tests use to run dft as a user does: under mpirun, with real ranks and a hard time limit."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
-import random
-import shutil
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+from tests.runs import PROMPT, TOKEN, Completed, Run
+
 ROOT = Path(__file__).resolve().parents[1]
-PROMPT = "dft> "
-TOKEN = "DFT_TEST_RUN"
 
 #: Variables of the person's shell that would change what a test sees.
 _FOREIGN = ("DFT_", "OMPI_", "PMIX_", "PRTE_", "PMI_", "MPIR_", "MPICH_", "HYDRA_", "MPI4PY_", "PYTEST_")
 #: Open MPI refuses root without both; a container's tests run as root.
 _AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-#: Seconds that the processes of a run may take to be gone after mpirun has returned.
-_GRACE = 5.0
 _run_number = itertools.count(1)
 
 
@@ -69,252 +55,6 @@ def find_mpi(name: str = "openmpi") -> Mpi:
     if not launcher.exists():
         pytest.skip(f"{name}: {launcher} is not installed")
     return Mpi(python, (str(launcher), *options), environ)
-
-
-@dataclass(frozen=True)
-class Completed:
-    """What a finished run left: exit code, output, seconds."""
-
-    command: Sequence[str]
-    returncode: int
-    out: bytes
-    err: bytes
-    seconds: float
-
-    @property
-    def stdout(self) -> str:
-        return os.fsdecode(self.out)
-
-    @property
-    def stderr(self) -> str:
-        return os.fsdecode(self.err)
-
-    @property
-    def replies(self) -> list[dict[str, Any]]:
-        """The replies that ``--json`` printed, one a line."""
-        return [found for found in self.objects if "event" not in found]
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """The events that ``--json`` printed between the replies."""
-        return [found for found in self.objects if "event" in found]
-
-    @property
-    def objects(self) -> list[dict[str, Any]]:
-        """All objects that ``--json`` printed, one a line."""
-        return [json.loads(line) for line in self.stdout.splitlines() if line.startswith("{")]
-
-    def ok(self) -> Completed:
-        """Return self; fail with all output unless the exit code is 0."""
-        assert self.returncode == 0, f"exit code {self.returncode}\n{self}"
-        return self
-
-    def __str__(self) -> str:
-        return f"$ {' '.join(self.command)}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
-
-
-def processes(token: str) -> dict[int, dict[str, str]]:
-    """Every living process of a run, by pid, with its environment."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with suppress(OSError):
-            pairs = [
-                pair.partition("=") for pair in os.fsdecode((entry / "environ").read_bytes()).split("\0")
-            ]
-            environ = {name: value for name, _, value in pairs}
-            if environ.get(TOKEN) == token:
-                found[int(entry.name)] = environ
-    return found
-
-
-def rank_pids(token: str) -> dict[int, int]:
-    """The pid of each living rank of a run."""
-
-    def rank_of(environ: Mapping[str, str]) -> int | None:
-        names = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
-        return next((int(environ[name]) for name in names if name in environ), None)
-
-    running = processes(token)
-    ranks: dict[int, int] = {}
-    for pid, environ in sorted(running.items()):
-        rank = rank_of(environ)
-        # What a rank has started inherits its variables: the rank is the one with another parent.
-        if rank is not None and rank_of(running.get(parent_of(pid), {})) is None:
-            ranks.setdefault(rank, pid)
-    return ranks
-
-
-def parent_of(pid: int) -> int:
-    """The pid of a process's parent; 0 when it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def wait_until(condition: Callable[[], Any], timeout: float = 10, what: str = "the condition") -> Any:
-    """Poll ``condition`` until it is true and return its value; fail after ``timeout`` seconds."""
-    end = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what} did not come true within {timeout} s"
-        time.sleep(0.02)
-    return value
-
-
-def end_all(token: str) -> list[int]:
-    """Kill what is left of a run and return the pids."""
-    killed: list[int] = []
-    while left := list(processes(token)):
-        for pid in left:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        killed += left
-        time.sleep(0.02)
-    return killed
-
-
-class Run:
-    """A started command: its output so far, its ranks, its end.  Made by ``start``."""
-
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], cwd: Path, timeout: float) -> None:
-        self.command = list(command)
-        self.token = environ[TOKEN]
-        self.started = time.monotonic()
-        self.deadline = self.started + timeout
-        self.timeout = timeout
-        self._process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(environ),
-            cwd=cwd,
-            start_new_session=True,
-        )
-        self._out, self._err = bytearray(), bytearray()
-        self._seen = 0
-        self._out_ended = False
-        self._news = threading.Condition()
-        self._readers = [
-            threading.Thread(target=self._read, args=(pipe, buffer), daemon=True)
-            for pipe, buffer in ((self._process.stdout, self._out), (self._process.stderr, self._err))
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    @property
-    def pid(self) -> int:
-        """The pid of the command itself: mpirun's, where it is mpirun."""
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the command has not ended."""
-        return self._process.poll() is None
-
-    @property
-    def ranks(self) -> dict[int, int]:
-        """The pid of each living rank."""
-        return rank_pids(self.token)
-
-    @property
-    def stdout(self) -> str:
-        """All standard output so far."""
-        return os.fsdecode(bytes(self._out))
-
-    @property
-    def stderr(self) -> str:
-        """All standard error so far."""
-        return os.fsdecode(bytes(self._err))
-
-    def send(self, line: str) -> None:
-        """Type a line."""
-        self.write(os.fsencode(line) + b"\n")
-
-    def write(self, data: bytes) -> None:
-        """Write to standard input as it is."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(data)
-        self._process.stdin.flush()
-
-    def expect(self, text: str = PROMPT, timeout: float = 30) -> str:
-        """Wait for ``text`` on standard output after what was last expected; return what came before it."""
-        wanted = os.fsencode(text)
-        end = min(time.monotonic() + timeout, self.deadline)
-        with self._news:
-            while (at := self._out.find(wanted, self._seen)) < 0:
-                if self._out_ended or not self._news.wait(end - time.monotonic()):
-                    raise AssertionError(f"{text!r} did not appear on standard output\n{self._so_far()}")
-            before = bytes(self._out[self._seen : at])
-            self._seen = at + len(wanted)
-        return os.fsdecode(before)
-
-    def do(self, line: str, timeout: float = 30) -> str:
-        """Type a command and return what it printed up to the next prompt."""
-        self.send(line)
-        return self.expect(PROMPT, timeout)
-
-    def signal(self, number: int, rank: int | None = None) -> None:
-        """Send a signal to a rank, or to the command itself."""
-        os.kill(self.pid if rank is None else self.ranks[rank], number)
-
-    def wait(self, timeout: float | None = None) -> Completed:
-        """End the input, wait for the end; on expiry kill everything and fail with the output so far.
-
-        Fails also when a process of the run is still there seconds after its end.  mpirun of Open MPI
-        5.0.11 does not pass the end of the input on: type ``quit`` first.
-        """
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        limit = self.deadline if timeout is None else min(self.deadline, time.monotonic() + timeout)
-        try:
-            code = self._process.wait(max(0.0, limit - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"still running after {self._age():.1f} s\n{self._so_far()}") from None
-        seconds = self._age()
-        end = time.monotonic() + _GRACE
-        while processes(self.token) and time.monotonic() < end:
-            time.sleep(0.02)
-        left = end_all(self.token)
-        self._finish_reading()
-        done = Completed(self.command, code, bytes(self._out), bytes(self._err), seconds)
-        assert not left, f"processes {left} outlived their run\n{done}"
-        return done
-
-    def kill(self) -> None:
-        """End every process of the run now; does nothing when all have ended."""
-        self._process.kill()
-        end_all(self.token)
-        self._process.wait()
-        self._finish_reading()
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-
-    def _age(self) -> float:
-        return time.monotonic() - self.started
-
-    def _so_far(self) -> str:
-        return str(Completed(self.command, -1, bytes(self._out), bytes(self._err), self._age()))
-
-    def _finish_reading(self) -> None:
-        for reader in self._readers:
-            reader.join(5)
-
-    def _read(self, pipe: IO[bytes], buffer: bytearray) -> None:
-        with pipe:
-            while data := os.read(pipe.fileno(), 1 << 16):
-                with self._news:
-                    buffer += data
-                    self._news.notify_all()
-        if buffer is self._out:
-            with self._news:
-                self._out_ended = True
-                self._news.notify_all()
 
 
 def test_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -411,73 +151,3 @@ class Sandbox:
 def run_dft(args: Sequence[str], *, home: Path, **how: Any) -> Completed:
     """Run dft once in a sandbox at ``home``; ``how``: ranks, env, stdin, timeout, mpi, cwd."""
     return Sandbox(home).run(*args, **how)
-
-
-def tree_digest(path: Path, *, directory_times: bool = False) -> dict[bytes, tuple[str, str, int, int]]:
-    """Describe a tree for comparison: relative name -> kind, sha256, mode, mtime_ns.
-
-    ``path`` itself, where a file, has the name ``b"."``.  Times of directories count only on request;
-    what is neither file nor directory has its kind alone.
-    """
-    found: dict[bytes, tuple[str, str, int, int]] = {}
-    top = os.fsencode(path)
-
-    def visit(full: bytes, name: bytes) -> None:
-        info = os.lstat(full)
-        mode = info.st_mode & 0o7777
-        if os.path.islink(full) or not (os.path.isfile(full) or os.path.isdir(full)):
-            found[name] = ("other", "", 0, 0)
-        elif os.path.isdir(full):
-            if full != top:
-                found[name] = ("directory", "", mode, info.st_mtime_ns if directory_times else 0)
-            for entry in sorted(os.listdir(full)):
-                visit(os.path.join(full, entry), os.path.join(name, entry) if name != b"." else entry)
-        else:
-            with open(full, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[name] = ("file", digest, mode, info.st_mtime_ns)
-
-    visit(top, b".")
-    return found
-
-
-def random_file(
-    path: Path, size: int, *, seed: int = 1, mode: int = 0o644, mtime: int = 1_700_000_000
-) -> Path:
-    """Write ``size`` bytes that do not compress and differ by seed; return the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    source = random.Random(seed)
-    with path.open("wb") as file:
-        for start in range(0, size, 1 << 20):
-            file.write(source.randbytes(min(size - start, 1 << 20)))
-    path.chmod(mode)
-    os.utime(path, (mtime, mtime))
-    return path
-
-
-def staged_files(root: Path) -> list[Path]:
-    """List the files that transfers have staged so far in the stores at or below ``root``.
-
-    Ranks move and remove them meanwhile: what goes away while this looks is left out.
-    """
-    found = []
-    for directory, _, names in os.walk(root):
-        if "/" in directory.partition("/incoming/")[2]:
-            found += [Path(directory, name) for name in names]
-    return found
-
-
-def disk_use(paths: Iterable[Path]) -> int:
-    """Bytes of the disk that files take; none for those that have gone away."""
-    size = 0
-    for path in paths:
-        with suppress(FileNotFoundError):
-            size += path.stat().st_blocks * 512
-    return size
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a tree, read-only directories included."""
-    for directory, _, _ in os.walk(path):
-        os.chmod(directory, 0o700)
-    shutil.rmtree(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.harness import Run, wait_until
+from tests.runs import Run, wait_until
 
 _WAITS = """
 import os, time

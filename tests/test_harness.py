@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Sandbox, processes, random_file, tree_digest, wait_until
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
+from tests.runs import processes, wait_until
 
 
 def program(tmp_path: Path, text: str) -> Sandbox:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.cluster.emulated import SHARED, Cluster, remove_leftovers, why_not
-from tests.harness import remove_tree
+from tests.files import remove_tree
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.harness import ROOT, TOKEN, Completed, Run, Sandbox, remove_tree, test_environment
+from tests.files import remove_tree
+from tests.harness import ROOT, Sandbox, test_environment
+from tests.runs import TOKEN, Completed, Run
 
 HERE = Path(__file__).resolve().parent
 #: Shared by all nodes, which /tmp is not; one directory below it for each pytest process.

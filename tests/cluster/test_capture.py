@@ -16,7 +16,8 @@ import pytest
 
 from dft.keys import make_key_file
 from tests.cluster.emulated import Cluster
-from tests.harness import random_file, tree_digest, wait_until
+from tests.files import random_file, tree_digest
+from tests.runs import wait_until
 
 RUN = 16
 NAME = "the-results-of-a-secret-experiment-of-mine"

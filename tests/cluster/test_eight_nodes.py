@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster.emulated import Cluster
-from tests.harness import random_file, tree_digest
+from tests.files import random_file, tree_digest
 
 FULL_SCALE = bool(os.environ.get("DFT_FULL_SCALE"))
 LARGE = (1 << 30) if FULL_SCALE else (12 << 20)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cluster.emulated import HERE, Cluster
-from tests.harness import processes
+from tests.runs import processes
 
 WHERE = """
 import os, socket, time

@@ -20,7 +20,9 @@ from docs.transcript import steps
 from tests.cluster.emulated import HERE, Cluster
 from tests.cluster.test_slurm import Slurm, left, needs_slurm
 from tests.docs.transcripts import at_shell, type_in, ways_to_nodes
-from tests.harness import TOKEN, end_all, random_file, test_environment
+from tests.files import random_file
+from tests.harness import test_environment
+from tests.runs import TOKEN, end_all
 
 #: A user's program, and what stands for container engines, which are not here: they open what they are given.
 RUN = '#!/bin/sh\nsha256sum < "${1:-$INPUT}" > "${DFT_OUTPUT:-$OUTPUT}/digest"\n'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.cluster.emulated import Cluster
-from tests.harness import Completed
+from tests.runs import Completed
 
 
 def nodes(done: Completed) -> list[tuple[str, int]]:

@@ -15,18 +15,9 @@ from dataclasses import replace
 import pytest
 
 from tests.cluster.emulated import Cluster
-from tests.harness import (
-    Completed,
-    Run,
-    disk_use,
-    parent_of,
-    processes,
-    random_file,
-    staged_files,
-    tree_digest,
-    wait_until,
-)
+from tests.files import disk_use, random_file, staged_files, tree_digest
 from tests.late_rank import LateRank
+from tests.runs import Completed, Run, parent_of, processes, wait_until
 
 FULL_SCALE = bool(os.environ.get("DFT_FULL_SCALE"))
 SIZE = (256 if FULL_SCALE else 12) << 20

@@ -16,7 +16,9 @@ import pytest
 
 from tests.cluster.emulated import HERE, Cluster
 from tests.cluster.test_slurm import JOBS, PROGRAM, left
-from tests.harness import TOKEN, random_file, test_environment
+from tests.files import random_file
+from tests.harness import test_environment
+from tests.runs import TOKEN
 
 #: What oarsub reads from a script: one option on each line, as its manual page has them.
 DIRECTIVES = [

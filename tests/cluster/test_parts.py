@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster.emulated import Cluster
-from tests.harness import random_file, tree_digest
+from tests.files import random_file, tree_digest
 
 SIZE = 3 << 20
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.cluster.emulated import Cluster
-from tests.harness import disk_use, random_file, staged_files, tree_digest, wait_until
+from tests.files import disk_use, random_file, staged_files, tree_digest
+from tests.runs import wait_until
 
 FULL_SCALE = bool(os.environ.get("DFT_FULL_SCALE"))
 NODES = 8 if FULL_SCALE else 4

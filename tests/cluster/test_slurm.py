@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.cluster.emulated import HERE, Cluster, hidden_directories
-from tests.harness import ROOT, random_file, test_environment, wait_until
+from tests.files import random_file
+from tests.harness import ROOT, test_environment
+from tests.runs import wait_until
 
 JOBS = ROOT / "jobs"
 needs_slurm = pytest.mark.skipif(

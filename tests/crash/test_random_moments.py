@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Completed, Sandbox, random_file, remove_tree, tree_digest
+from tests.files import random_file, remove_tree, tree_digest
+from tests.harness import Sandbox
+from tests.runs import Completed
 from tests.sessions.checks import complaints, left_behind, node, quoted, stores
 
 FULL_SCALE = bool(os.environ.get("DFT_FULL_SCALE"))

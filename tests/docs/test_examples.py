@@ -16,7 +16,8 @@ import pytest
 from docs.examples import KINDS, ROOT, Example, examples
 from docs.transcript import steps
 from tests.docs.transcripts import at_shell, type_in
-from tests.harness import Sandbox, random_file, test_environment
+from tests.files import random_file
+from tests.harness import Sandbox, test_environment
 from tests.sessions.checks import HOST
 
 #: What is not run, by its first line, and why.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.harness import Sandbox, random_file, tree_digest
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
 
 
 @pytest.mark.parametrize("mpi", ["openmpi", "openmpi4", "mpich"])

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Completed, Run, Sandbox, remove_tree, tree_digest, wait_until
+from tests.files import remove_tree, tree_digest
+from tests.harness import Sandbox
+from tests.runs import Completed, Run, wait_until
 
 HOST = os.uname().nodename
 #: Sizes that make several segments of each chunk, none of them a power of two.

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pyte
 
-from tests.harness import TOKEN, Sandbox, end_all, processes, test_environment
+from tests.harness import Sandbox, test_environment
+from tests.runs import TOKEN, end_all, processes
 
 CTRL_C, CTRL_D, CTRL_Z, TAB, ENTER, UP = "\x03", "\x04", "\x1a", "\t", "\r", "\x1b[A"
 #: So many rows that nothing scrolls away.

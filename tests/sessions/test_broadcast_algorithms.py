@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness import PROMPT, Sandbox, random_file, staged_files, tree_digest, wait_until
+from tests.files import random_file, staged_files, tree_digest
+from tests.harness import Sandbox
+from tests.runs import PROMPT, wait_until
 from tests.sessions.checks import (
     SLOW,
     SLOW_SIZE,

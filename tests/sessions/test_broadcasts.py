@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Sandbox, random_file, tree_digest
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
 from tests.sessions.checks import (
     SMALL,
     complaint_of,

@@ -10,7 +10,8 @@ import h5py
 import numpy
 import pytest
 
-from tests.harness import Sandbox, wait_until
+from tests.harness import Sandbox
+from tests.runs import wait_until
 from tests.sessions.checks import SMALL, left_behind, one_complaint, quit_session, script
 
 

@@ -8,7 +8,9 @@ import re
 import shutil
 from pathlib import Path
 
-from tests.harness import Completed, Sandbox, random_file, tree_digest
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
+from tests.runs import Completed
 from tests.sessions.checks import (
     HOST,
     left_behind,

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Run, Sandbox, random_file, staged_files, tree_digest, wait_until
+from tests.files import random_file, staged_files, tree_digest
+from tests.harness import Sandbox
+from tests.runs import Run, wait_until
 from tests.sessions.checks import (
     SLOW,
     SMALL,

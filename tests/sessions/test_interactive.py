@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tests.harness import PROMPT, Sandbox, random_file
+from tests.files import random_file
+from tests.harness import Sandbox
+from tests.runs import PROMPT
 from tests.sessions.checks import complaint_of, complaints, quit_session
 
 EMPTY = ""

@@ -8,18 +8,10 @@ import time
 
 import pytest
 
-from tests.harness import (
-    Completed,
-    Run,
-    Sandbox,
-    parent_of,
-    random_file,
-    rank_pids,
-    staged_files,
-    tree_digest,
-    wait_until,
-)
+from tests.files import random_file, staged_files, tree_digest
+from tests.harness import Sandbox
 from tests.late_rank import LateRank
+from tests.runs import Completed, Run, parent_of, rank_pids, wait_until
 from tests.sessions.checks import (
     HOST,
     SLOW,

@@ -10,17 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import (
-    Completed,
-    Run,
-    Sandbox,
-    find_mpi,
-    random_file,
-    staged_files,
-    test_environment,
-    tree_digest,
-    wait_until,
-)
+from tests.files import random_file, staged_files, tree_digest
+from tests.harness import Sandbox, find_mpi, test_environment
+from tests.runs import Completed, Run, wait_until
 from tests.sessions.checks import (
     HOST,
     SLOW,

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Sandbox, processes, random_file, wait_until
+from tests.files import random_file
+from tests.harness import Sandbox
+from tests.runs import processes, wait_until
 from tests.sessions.checks import (
     SMALL,
     left_behind,

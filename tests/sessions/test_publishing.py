@@ -6,7 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from tests.harness import Sandbox, random_file, tree_digest
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
 from tests.sessions.checks import (
     SMALL,
     files_of,

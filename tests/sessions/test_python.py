@@ -9,16 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.harness import (
-    Completed,
-    Run,
-    Sandbox,
-    processes,
-    random_file,
-    staged_files,
-    tree_digest,
-    wait_until,
-)
+from tests.files import random_file, staged_files, tree_digest
+from tests.harness import Sandbox
+from tests.runs import Completed, Run, processes, wait_until
 from tests.sessions.checks import SLOW, SLOW_SIZE, SMALL, left_behind, node
 
 #: What every program begins with: its options are the sandbox's.

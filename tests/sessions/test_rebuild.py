@@ -6,7 +6,8 @@ import os
 import shutil
 from dataclasses import replace
 
-from tests.harness import Sandbox, random_file, tree_digest
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
 from tests.sessions.checks import SMALL, complaints, files_of, node, one_complaint, script, store_of
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Sandbox, random_file
+from tests.files import random_file
+from tests.harness import Sandbox
 from tests.sessions.checks import (
     complaint_of,
     complaints,

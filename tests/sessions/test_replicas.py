@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from tests.harness import Sandbox, random_file, tree_digest
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
 from tests.sessions.checks import SMALL, files_of, node, one_complaint, script, store_of
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Sandbox, disk_use, random_file, staged_files, tree_digest, wait_until
+from tests.files import disk_use, random_file, staged_files, tree_digest
+from tests.harness import Sandbox
+from tests.runs import wait_until
 from tests.sessions.checks import held, left_behind, node, one_complaint, script, store_of, stores
 
 SIZE = 24 << 20

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Sandbox, random_file, tree_digest
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
 from tests.sessions.checks import SMALL, left_behind, script, sparse_file, stores
 
 CHUNK = 65536

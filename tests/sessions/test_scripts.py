@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from tests.harness import Sandbox, random_file
+from tests.files import random_file
+from tests.harness import Sandbox
 from tests.sessions.checks import complaints, node, one_complaint, script, store_of
 
 

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from tests.harness import PROMPT, Run, Sandbox, random_file, tree_digest, wait_until
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
+from tests.runs import PROMPT, Run, wait_until
 from tests.sessions.checks import (
     SLOW,
     SLOW_SIZE,

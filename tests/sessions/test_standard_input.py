@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Run, Sandbox, random_file, tree_digest, wait_until
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
+from tests.runs import Run, wait_until
 from tests.sessions.checks import (
     SMALL,
     complaint_of,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Sandbox, random_file, tree_digest
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
 from tests.sessions.checks import complaints, one_complaint, script, state, without_privilege
 
 

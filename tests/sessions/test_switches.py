@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dft.keys import make_key_file
-from tests.harness import Sandbox, random_file, tree_digest
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
 
 
 @pytest.fixture

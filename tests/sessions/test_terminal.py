@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Sandbox, random_file, rank_pids, tree_digest, wait_until
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
+from tests.runs import rank_pids, wait_until
 from tests.sessions.checks import HOST, SLOW, sparse_file
 from tests.sessions.person import CTRL_C, CTRL_D, CTRL_Z, ENTER, TAB, UP, person
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dft.keys import make_key_file
-from tests.harness import Sandbox, random_file, tree_digest
+from tests.files import random_file, tree_digest
+from tests.harness import Sandbox
 from tests.sessions.checks import files_of, held, left_behind, node, script, store_of
 from tests.sessions.test_integrity import flip
 from tests.sessions.test_resume import interrupt

@@ -15,7 +15,7 @@ from dft.errors import Cancelled, CommandFailed, CorruptChunk
 from dft.feeding import Feed, run_command
 from dft.model import KIND_FILE, FileEntry
 from dft.streams import Stop
-from tests.harness import wait_until
+from tests.runs import wait_until
 
 CHUNK = 100_000
 DATA = random.Random(1).randbytes(4 * CHUNK + 5)
