@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run dft and exit with its code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until each role sees to it: an end without a traceback
     gc.disable()  # while modules are imported there is no garbage, but ever more to look through
     rank = rank_from_launcher()
     sys.exit(_data_server() if rank else _first_process(under_launcher=rank is not None))
@@ -142,6 +144,8 @@ def _first_process(under_launcher: bool) -> int:
 
         code = code_without(server.lost, code)
     reporter.ended(code)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # Python takes its handlers away before it ends
     engine.close()
     if engine.lost:
         sys.stderr.flush()

@@ -128,7 +128,7 @@ class InternalError(DftError):
 
 
 class Cancelled(DftError):
-    """The user interrupted the running command."""
+    """The user interrupted the running command, or a session that was starting."""
 
     exit_code = 130
 

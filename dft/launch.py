@@ -19,7 +19,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dft.errors import NodesLost, PeerLost, Terminated, UsageError
+from dft.errors import Cancelled, NodesLost, PeerLost, Terminated, UsageError
 from dft.mpirun_command import (
     Mpirun,
     find_mpirun,
@@ -90,6 +90,8 @@ class _Launcher:
         self._lost: list[str] = []
         self._session: RunningSession | None = None
         self._told_to_end = False
+        #: Whether that was by an interrupt of a session's start.
+        self._interrupted = False
         self._was_up = False
         # Fails at once where it cannot be made, or where a name is no host's.
         session_command(options, self._hosts, self._mpirun, arguments)
@@ -110,6 +112,9 @@ class _Launcher:
             worst = max(past.worst, report.worst)
             if report.ended is not None and not self._broke_at_rest(report.ended, code):
                 return code_without(self._lost, max(worst, report.ended))
+            if self._interrupted:
+                print("dft: cancelled", file=sys.stderr, flush=True)
+                return Cancelled.exit_code
             if self._told_to_end:
                 return code or Terminated.exit_code
             broken_here = 1 if report.done > past.done else broken_here + 1
@@ -196,8 +201,13 @@ class _Launcher:
         terminal.hang_up()
 
     def _pass_on(self, number: signal.Signals) -> None:
-        if self._session is not None:
-            self._session.send(number)
+        if self._session is None:
+            return
+        if number == signal.SIGUSR1 and not self._session.up:
+            # There is no command to cancel yet, and ranks that still start would die of the signal.
+            self._told_to_end = self._interrupted = True
+            number = signal.SIGTERM
+        self._session.send(number)
 
     def _end(self) -> None:
         self._told_to_end = True

@@ -44,6 +44,11 @@ class RunningSession:
         self.environment = dict(os.environ)
         self._child: subprocess.Popen[bytes] | None = None
 
+    @property
+    def up(self) -> bool:
+        """Whether rank 0 has told that all data servers are there."""
+        return bool(read_report(self._report).pid)
+
     def send(self, number: signal.Signals) -> None:
         """Send mpirun a signal, if it is there."""
         if self._child is not None and self._child.poll() is None:
@@ -97,7 +102,7 @@ class RunningSession:
 
     def _waits(self) -> bool:
         """Whether the session may wait for a host that is gone: not up yet, or something stays unanswered."""
-        return not read_report(self._report).pid or unanswered()
+        return not self.up or unanswered()
 
 
 def _ended(child: subprocess.Popen[bytes]) -> int:

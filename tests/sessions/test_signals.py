@@ -9,6 +9,7 @@ import pytest
 
 from tests.files import random_file, tree_digest
 from tests.harness import Sandbox
+from tests.late_rank import LateRank
 from tests.runs import PROMPT, Run, wait_until
 from tests.sessions.checks import (
     SLOW,
@@ -121,6 +122,20 @@ def test_an_interrupt_of_dft_without_mpirun_cancels_the_command(slow: Sandbox) -
         quit_session(run)
     finally:
         run.kill()
+
+
+def test_an_interrupt_of_a_start_ends_it(slow: Sandbox) -> None:
+    late = LateRank(slow.home, 1)
+    run = slow.start("-n", "3", "-c", "ls", ranks=None, env=late.environ)
+    try:
+        late.pid(run)
+        run.signal(signal.SIGINT)
+        done = run.wait(15)  # fails if anything stays
+    finally:
+        run.kill()
+    assert done.returncode == 130, done
+    assert done.stderr.endswith("dft: cancelled\n")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
