@@ -11,7 +11,6 @@ on the hosts that are left, goes on from there.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -62,9 +61,7 @@ def launch(options: Options, arguments: list[str]) -> int:
 
     Raises LocalFileError where there is no mpirun or no host file, UsageError where the hosts are wrong.
     """
-    launcher = _Launcher(options, arguments)
-    with tempfile.TemporaryDirectory(prefix="dft-") as directory:
-        return launcher.run(directory)
+    return _Launcher(options, arguments).run()
 
 
 def code_without(lost: Collection[str], code: int) -> int:
@@ -89,44 +86,56 @@ class _Launcher:
         self._takes_turns = options.json and options.commands is None and options.script is None
         self._lost: list[str] = []
         self._session: RunningSession | None = None
-        self._told_to_end = False
-        #: Whether that was by an interrupt of a session's start.
-        self._interrupted = False
+        #: The exit code of whoever told this process to end, 0 while nobody has.
+        self._told_to_end = 0
         self._was_up = False
         # Fails at once where it cannot be made, or where a name is no host's.
         session_command(options, self._hosts, self._mpirun, arguments)
         self._check_names()
 
-    def run(self, directory: str) -> int:
+    def run(self) -> int:
         """Run sessions until one ends in order, or none can go on; return the exit code."""
         self._heed_signals()
-        session, past, broken_here = self._new_session(directory), Report(), 0
-        while True:
-            if self._terminal is not None:
-                self._terminal.begin(session.directory, session.environment)
-            report, code = session.run()
-            if self._terminal is not None:
-                self._terminal.finish()
-            # A rank 0 that comes late finds nothing of its session any more, nor of the next one.
-            shutil.rmtree(session.directory)
+        last: Report | None = None
+        broken_here = code = 0
+        while not self._told_to_end:
+            report, code = self._run_session(last)
+            past = last or Report()
             worst = max(past.worst, report.worst)
             if report.ended is not None and not self._broke_at_rest(report.ended, code):
                 return code_without(self._lost, max(worst, report.ended))
-            if self._interrupted:
-                print("dft: cancelled", file=sys.stderr, flush=True)
-                return Cancelled.exit_code
             if self._told_to_end:
-                return code or Terminated.exit_code
+                break
             broken_here = 1 if report.done > past.done else broken_here + 1
             self._was_up = self._was_up or bool(report.pid)
             lost = self._gone()
-            if not self._announce(lost, broken_here):
+            if not self._announce(lost, broken_here) and not self._told_to_end:
                 return code or PeerLost.exit_code
             broken_here = 0 if lost else broken_here
             published = report.published or (past.published and not report.done)
-            past = Report(report.pid, max(past.done, report.done), worst, published)
-            session = self._new_session(directory)
-            hand_over(session.environment, past, self._lost)
+            last = Report(report.pid, max(past.done, report.done), worst, published)
+        if self._told_to_end == Cancelled.exit_code:
+            print("dft: cancelled", file=sys.stderr, flush=True)
+            return Cancelled.exit_code
+        return code or self._told_to_end
+
+    def _run_session(self, past: Report | None) -> tuple[Report, int]:
+        """Run a session that goes on after ``past``; return what rank 0 has told and mpirun's exit code.
+
+        past: None for the first one.  Its pipes and its report are in a directory of its own: a rank 0 that
+        comes late finds nothing of its session any more, nor of the next one.
+        """
+        command = session_command(self._options, self._hosts, self._mpirun, self._arguments)
+        with tempfile.TemporaryDirectory(prefix="dft-") as directory:
+            session = self._session = RunningSession(command, directory, self._input, self._all_there)
+            if past is not None:
+                hand_over(session.environment, past, self._lost)
+            if self._terminal is not None:
+                self._terminal.begin(directory, session.environment)
+            ended = session.run()
+            if self._terminal is not None:
+                self._terminal.finish()
+        return ended
 
     def _broke_at_rest(self, ended: int, code: int) -> bool:
         """Whether rank 0 ended as told, but by mpirun, which ends all ranks when one of them has crashed.
@@ -135,12 +144,6 @@ class _Launcher:
         """
         told = ended == Terminated.exit_code and not self._told_to_end
         return told and code > 128 and code - 128 not in _WISHES
-
-    def _new_session(self, directory: str) -> RunningSession:
-        command = session_command(self._options, self._hosts, self._mpirun, self._arguments)
-        own = tempfile.mkdtemp(prefix="session-", dir=directory)
-        self._session = RunningSession(command, own, self._input, self._all_there)
-        return self._session
 
     def _other_hosts(self) -> list[str]:
         here = os.uname().nodename
@@ -197,7 +200,7 @@ class _Launcher:
         signal.signal(signal.SIGCONT, lambda *_: terminal.resume())
 
     def _hang_up(self, terminal: Terminal) -> None:
-        self._told_to_end = True
+        self._told_to_end = Terminated.exit_code
         terminal.hang_up()
 
     def _pass_on(self, number: signal.Signals) -> None:
@@ -205,10 +208,10 @@ class _Launcher:
             return
         if number == signal.SIGUSR1 and not self._session.up:
             # There is no command to cancel yet, and ranks that still start would die of the signal.
-            self._told_to_end = self._interrupted = True
+            self._told_to_end = self._told_to_end or Cancelled.exit_code
             number = signal.SIGTERM
         self._session.send(number)
 
     def _end(self) -> None:
-        self._told_to_end = True
+        self._told_to_end = Terminated.exit_code
         self._pass_on(signal.SIGTERM)

@@ -37,7 +37,6 @@ class RunningSession:
         directory: the session's own, and empty.  all_there: asks, in seconds, whether all hosts answer, told
         whether the session was up.
         """
-        self.directory = directory
         self._command, self._source, self._all_there = command, source, all_there
         self._fifo = os.path.join(directory, "input")
         self._report = os.path.join(directory, "report")
