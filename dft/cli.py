@@ -34,6 +34,11 @@ def _all_is_imported() -> None:
     gc.enable()
 
 
+def _ignore_interrupts() -> None:
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _data_server() -> int:
     """Serve on a rank other than 0.  Imports no more than that takes: all ranks start at once."""
     asked = {word.partition("=")[0] for word in sys.argv[1:]}
@@ -46,8 +51,7 @@ def _data_server() -> int:
     from dft.mpi_engine import Engine, abort
     from dft.progress import Loop
 
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # for rank 0 to decide
+    _ignore_interrupts()  # for rank 0 to decide
     _all_is_imported()
     engine = Engine(Loop())
     server = DataServer(engine, server_key(sys.argv[1:], os.environ))
@@ -74,7 +78,7 @@ def _data_server() -> int:
 def _first_process(under_launcher: bool) -> int:
     """Be rank 0, or, outside mpirun, the parent of a whole session."""
     import_msgspec()
-    from dft.errors import DftError
+    from dft.errors import DftError, PeerLost
     from dft.options import ShowCompletion, ShowText, parse_options
 
     try:
@@ -101,7 +105,6 @@ def _first_process(under_launcher: bool) -> int:
         if under_launcher:
             _dismiss()
         return problem.exit_code
-    from dft.errors import PeerLost
     from dft.launcher_input import take_input
     from dft.metadata_server import MetadataServer
     from dft.mpi_engine import Engine, abort
@@ -144,8 +147,7 @@ def _first_process(under_launcher: bool) -> int:
 
         code = code_without(server.lost, code)
     reporter.ended(code)
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # Python takes its handlers away before it ends
+    _ignore_interrupts()  # Python takes its handlers away before it ends
     engine.close()
     if engine.lost:
         sys.stderr.flush()

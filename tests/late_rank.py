@@ -18,7 +18,7 @@ class LateRank:
     """A rank of each session that Open MPI 5 starts with ``environ``."""
 
     def __init__(self, directory: Path, rank: int) -> None:
-        """directory: an empty one, on every node."""
+        """directory: one that every node sees, for a ``sitecustomize.py``."""
         self.rank = rank
         self._go = directory / "go"
         self.environ = {"PYTHONPATH": str(directory)}
