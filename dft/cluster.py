@@ -271,10 +271,10 @@ class Cluster:
                 await self.loop.in_thread(time.sleep, 0.1)
 
     async def quit(self) -> None:
-        """Have every data server leave; none that is gone from here on is missed."""
+        """Have every data server leave, whatever the user asks; none that is gone from here on is missed."""
         self.engine.on_lost = self._fail_calls
         ranks = range(1, self.engine.size)
-        await settled([self.loop.spawn(self.call(rank, requests.Quit)) for rank in ranks])
+        await uninterrupted([self.loop.spawn(self.call(rank, requests.Quit)) for rank in ranks])
 
     def node(self, name: str) -> Node:
         """Find a node of this session by name; UsageError when there is none."""

@@ -70,6 +70,7 @@ class MetadataServer:
         self._cluster.key_file = options.key_file
         #: Whether the ranks can still be ended in order.
         self.broken = False
+        self.interrupted = False
         self._show: Callable[[Progress], None] | None = None
         self._show_every = 0.0
         self._show_at = 0.0
@@ -154,6 +155,7 @@ class MetadataServer:
 
     def interrupt(self) -> None:
         """Cancel the running command; for a signal handler."""
+        self.interrupted = True
         self._loop.interrupt(Cancelled("cancelled"))
 
     def terminate(self) -> None:

@@ -36,6 +36,9 @@ _READ_SIZE = 65536
 class Operations(Protocol):
     """What the session can do; the interpreter does Help, Quit and Shell itself and knows no more."""
 
+    #: Whether the user has interrupted the session, be it that the command then went on to its end.
+    interrupted: bool
+
     def run(self, command: Command) -> Reply:
         """Carry out a command; raise DftError when it fails, Cancelled when the user interrupts it."""
 
@@ -205,8 +208,9 @@ def run_script(
     """Run numbered lines without a person; return the exit code.
 
     commands: (line number, line).  source: what error lines name before the line's number.  Stops at the
-    first command that fails, even in part, with its exit code; with ``keep_going`` runs all, unless it is
-    interrupted, and returns the largest.  continues: what of them was done before.
+    first command that fails, even in part, with its exit code; with ``keep_going`` runs all and returns the
+    largest.  An interrupt ends the script; one that comes too late for its command does so after it.
+    continues: what of them was done before.
     """
     printer = Printer(output, source, link)
     operations.watch(printer.progress, printer.progress_interval)
@@ -236,6 +240,8 @@ def _script(
     worst = 0
     while True:
         try:
+            if operations.interrupted:
+                raise Cancelled("cancelled")  # the command before could not be cancelled any more
             number, line = next(commands)
         except StopIteration:
             return worst

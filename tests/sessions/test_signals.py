@@ -99,15 +99,41 @@ def test_an_interrupt_cancels_the_command_and_the_session_goes_on(slow: Sandbox)
 def test_an_interrupted_script_ends_with_130(slow: Sandbox) -> None:
     run = slow.start(*SLOW, "-c", "put small; bcast long; put small again")
     try:
+        run.expect("published small")
         running(slow)
-        wait_until(lambda: any(slow.store.glob("**/files/small")), 5)
-        wait_until(lambda: left_behind(slow), 5)
         run.signal(signal.SIGINT, rank=0)
         done = run.wait(10)
     finally:
         run.kill()
     assert one_complaint(done, 130, "dft: -c:2: cancelled")
     assert slow.run("-c", "ls").ok().stdout == "small\nstored\n"
+
+
+SLOW_RENAMES = """
+import os, time
+rename = os.rename
+def slowly(*arguments):
+    rename(*arguments)
+    time.sleep(0.5)
+os.rename = slowly
+"""
+
+
+def test_an_interrupt_while_a_file_is_published_ends_the_script_after_it(dft: Sandbox) -> None:
+    (dft.home / "sitecustomize.py").write_text(SLOW_RENAMES)
+    for name in ("small", "other"):
+        random_file(dft.work / name, 1000)
+    run = dft.start("-c", f"put --node {node(1)} small; put other", env={"PYTHONPATH": str(dft.home)})
+    try:
+        wait_until(lambda: (dft.store / "files/small").exists(), 15, "the published file")
+        run.signal(signal.SIGINT, rank=0)
+        done = run.wait(10)
+    finally:
+        run.kill()
+    assert one_complaint(done, 130, "dft: -c: cancelled")
+    assert done.stdout.startswith("published small"), done
+    assert dft.run("-c", "ls").ok().stdout == "small\n"
+    assert not left_behind(dft)
 
 
 def test_an_interrupt_of_dft_without_mpirun_cancels_the_command(slow: Sandbox) -> None:

@@ -28,6 +28,7 @@ class FakeOperations:
 
     def __init__(self, waits: list[BaseException | None] | None = None) -> None:
         self.ran: list[Command] = []
+        self.interrupted = False
         self.done: list[tuple[int, int]] = []
         self.waits = waits or []  # what each wait for input raises
 
@@ -40,6 +41,8 @@ class FakeOperations:
                 raise NameTaken("the name taken is published already")
             case Put("part"):
                 return FAILED
+            case Put("late"):
+                self.interrupted = True
             case Put("cancel"):
                 raise Cancelled("interrupted")
             case Put("terminate"):
@@ -244,6 +247,14 @@ def test_an_interrupt_ends_even_a_script_that_keeps_going(
     assert len(operations.ran) == 1
 
 
+def test_an_interrupt_too_late_for_its_command_ends_the_script_after_it(capfd: Captured) -> None:
+    operations = FakeOperations()
+    assert script("put late\nls", operations, keep_going=True) == 130
+    assert capfd.readouterr().err == "dft: cmds.txt: cancelled\n"
+    assert len(operations.ran) == 1
+    assert operations.done == [(1, 0)]
+
+
 def test_quit_ends_a_script(capfd: Captured) -> None:
     operations = FakeOperations()
     assert script("quit\nls", operations) == 0
@@ -382,6 +393,8 @@ from dft.replies import Reply, Text
 class Endless:
     def run(self, command):
         return Text("x" * 100_000)
+
+    interrupted = False
 
     def watch(self, show, every):
         pass
