@@ -351,7 +351,7 @@ def type_steps(screen: Screen, typed: list[Step], hurry: bool = False) -> None:
         screen.type(step.line)
         screen.keys("Enter")
         if step.interrupted:
-            screen.wait(lambda text: _percent(text) >= "1")
+            screen.wait(lambda text: _percent(text) >= "5")
             screen.keys("C-c")
         screen.rest(0.4)
         screen.wait(lambda text: at_prompt(text) or at_shell(text))
