@@ -108,7 +108,7 @@ class _Launcher:
                 break
             broken_here = 1 if report.done > past.done else broken_here + 1
             self._was_up = self._was_up or bool(report.pid)
-            lost = self._gone()
+            lost = self._gone(over=True)
             if not self._announce(lost, broken_here) and not self._told_to_end:
                 return code or PeerLost.exit_code
             broken_here = 0 if lost else broken_here
@@ -161,13 +161,19 @@ class _Launcher:
         if unknown := unknown_hosts(others, agent_of(environment, self._options.mpirun_args)):
             raise UsageError(f"no host is called {fold(unknown)}: its name is not known here")
 
-    def _gone(self) -> set[str]:
-        """Find the hosts, this one aside, that are gone."""
-        from dft.lost_hosts import agent_of, answers, gone_hosts, runs
+    def _gone(self, over: bool = False) -> set[str]:
+        """Find the hosts, this one aside, that are gone.
 
-        agent = agent_of(self._session.environment if self._session else {}, self._options.mpirun_args)
+        over: whether the session has ended: the others then end what is left of it.
+        """
+        from dft.lost_hosts import agent_of, answers, end_of_daemons, gone_hosts, runs
+
+        session = self._session
+        assert session is not None
+        agent = agent_of(session.environment, self._options.mpirun_args)
+        command = end_of_daemons(session.pid) if over else "true"
         known_way = self._was_up and "SLURM_JOB_ID" not in os.environ
-        return gone_hosts(self._other_hosts(), known_way, answers, partial(runs, agent))
+        return gone_hosts(self._other_hosts(), known_way, answers, partial(runs, agent, command))
 
     def _all_there(self, was_up: bool) -> bool:
         self._was_up = self._was_up or was_up

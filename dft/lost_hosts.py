@@ -1,4 +1,7 @@
-"""Which hosts of a session that broke are gone: each is asked by the network, and by mpirun's way to it."""
+"""Which hosts of a session that broke are gone: each is asked by the network, and by mpirun's way to it.
+
+Those that are there also end what mpirun has left of itself.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +51,25 @@ def answers(host: str) -> bool:
     return False
 
 
-def runs(agent: Sequence[str], host: str) -> bool:
+def end_of_daemons(mpirun: int) -> str:
+    """Return the command that ends on a host what an mpirun of Open MPI 5 left there; mpirun: its pid.
+
+    A daemon that has lost mpirun before it was part of the session waits for ever.  It is known by its
+    session's name, of this host and the pid; no other one is ended, nor any where there is no ``pkill``.
+    """
+    here, pid = os.uname().nodename.partition(".")[0], str(mpirun)
+    # The brackets keep the shell that runs this from being found, the network's namespace the daemons of
+    # other hosts where several share their processes, as emulated ones do.
+    session = f"prterun-{here}[^ ]*-[{pid[0]}]{pid[1:]}@"
+    return "sh -c " + shlex.quote(f'pkill --ns $$ --nslist net -f "{session}"; true')
+
+
+def runs(agent: Sequence[str], command: str, host: str) -> bool:
     """Whether a command can be run on a host, by mpirun's way."""
     options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=5"] if os.path.basename(agent[0]) == "ssh" else []
     try:
         done = subprocess.run(
-            [*agent, *options, host, "true"],
+            [*agent, *options, host, command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

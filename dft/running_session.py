@@ -44,6 +44,12 @@ class RunningSession:
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
+    def pid(self) -> int:
+        """Mpirun's pid, once it runs."""
+        assert self._child is not None
+        return self._child.pid
+
+    @property
     def up(self) -> bool:
         """Whether rank 0 has told that all data servers are there."""
         return bool(read_report(self._report).pid)

@@ -107,6 +107,18 @@ def parent_of(pid: int) -> int:
         return 0
 
 
+def described(pid: int) -> str:
+    """What a process runs and waits for, for the message of a test that it should have ended before."""
+    process = Path(f"/proc/{pid}")
+    try:
+        command = os.fsdecode((process / "cmdline").read_bytes()).replace("\0", " ")
+        waits = [(thread / "wchan").read_text() for thread in (process / "task").iterdir()]
+        files = [str(link.readlink()) for link in (process / "fd").iterdir()]
+    except OSError:
+        return f"{pid} has ended"
+    return f"{pid}, child of {parent_of(pid)}: {command}waits in {waits}, has {files}"
+
+
 def wait_until(condition: Callable[[], Any], timeout: float = 10, what: str = "the condition") -> Any:
     """Poll ``condition`` until it is true and return its value; fail after ``timeout`` seconds."""
     end = time.monotonic() + timeout

@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
 
-from tests.cluster.emulated import Cluster
+from tests.cluster.emulated import HERE, Cluster
 from tests.files import disk_use, random_file, staged_files, tree_digest
 from tests.late_rank import LateRank
-from tests.runs import Completed, Run, parent_of, processes, wait_until
+from tests.runs import Completed, Run, described, parent_of, processes, wait_until
 
 FULL_SCALE = bool(os.environ.get("DFT_FULL_SCALE"))
 SIZE = (256 if FULL_SCALE else 12) << 20
@@ -63,8 +65,9 @@ def end_of(cluster: Cluster, run: Run, cut: str) -> Completed:
         wait_until(lambda: not processes(run.token), 30, "the end of what was cut off")
     except AssertionError:
         under_way = cluster.on(cut, "ss", "-Htnop")
-        assert re.search(r"users:.* timer:\(on,", under_way), under_way
-        print(under_way)  # shown when it does not end
+        left = "\n".join(map(described, processes(run.token)))
+        print(under_way, left, sep="\n")  # shown when it does not end
+        assert re.search(r"users:.* timer:\(on,", under_way), left
         cluster.minicluster("heal", cut)
         wait_until(lambda: not processes(run.token), 90, "the end once the cable is back")
     print(f"{time.monotonic() - run.started - seconds:.1f} s later all had ended")
@@ -146,6 +149,34 @@ def test_a_rank_0_that_is_late_for_a_session_that_broke(make_cluster: Callable[.
     print(done.seconds, done)
     assert done.returncode == NODES_LOST, done
     served(cluster, "n03")
+
+
+def test_a_daemon_of_mpirun_that_is_left_on_a_living_host_is_ended(
+    make_cluster: Callable[..., Cluster],
+) -> None:
+    def daemon(node: str, mpirun: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", "import time; time.sleep(100)", f"prterun-n00-{mpirun}@0"]
+        in_node = [sys.executable, str(HERE / "minicluster"), "exec", node]
+        return subprocess.Popen([*in_node, *command], env={**os.environ, **cluster.environ})
+
+    cluster = cluster_with_a_file(make_cluster)
+    run = start(cluster, "n[00,02-03]")
+    daemons = []
+    try:
+        part_of_it_has_come(cluster, "n02")
+        mpirun = parent_of(run.ranks[0])
+        daemons += [daemon("n02", mpirun), daemon("n02", mpirun * 10 + 1), daemon("n01", mpirun)]
+        cluster.minicluster("kill", "n03")
+        done = run.wait()
+        assert done.returncode == NODES_LOST, done
+        assert daemons[0].wait(1) == -signal.SIGTERM
+        assert daemons[1].poll() is None  # another session's
+        assert daemons[2].poll() is None  # on a host that is not of the session
+    finally:
+        run.kill()
+        for left in daemons:
+            left.kill()
+            left.wait()
 
 
 def test_a_killed_data_server_is_started_again(make_cluster: Callable[..., Cluster]) -> None:
