@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 
 #: Segments of one stream: 15 TiB even of the shortest that a large broadcast has.
 MOST_SEGMENTS = 1 << 26
-#: Bytes of short buffers that share a mapping.
-TOGETHER = 256 << 10
-#: A shared mapping, Python's default, is a file in memory: a short buffer's would take longer to make.
-_OWN = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-#: The same, with its pages there at once instead of one by one.
-_OWN_AND_THERE = _OWN | mmap.MAP_POPULATE
 
 
 class Source(Protocol):
@@ -136,7 +130,7 @@ class Stop:
 
 
 class Buffers:
-    """Page-aligned buffers of one segment, reused as long as the pool lasts, at most ``count`` at a time.
+    """Page-aligned buffers of one segment, reused for the life of the rank, at most ``count`` at a time.
 
     segment_size: bytes of a segment's contents; a buffer has room for what the codec adds.
     """
@@ -153,18 +147,9 @@ class Buffers:
         if self._free:
             return self._free.pop()
         if self._made < self.count:
-            self._make()
-            return self._free.pop()
+            self._made += 1
+            return memoryview(mmap.mmap(-1, self.segment_size + ROOM))
         return None
-
-    def _make(self) -> None:
-        """Make as many buffers again as there are, from the second on in a mapping with others."""
-        length = self.segment_size + ROOM
-        size = -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
-        number = max(1, min(self._made, self.count - self._made, TOGETHER // size))
-        mapping = memoryview(mmap.mmap(-1, number * size, flags=_OWN if number == 1 else _OWN_AND_THERE))
-        self._free += [mapping[start : start + length] for start in range(0, number * size, size)]
-        self._made += number
 
     async def wait(self) -> memoryview:
         """Return a buffer as soon as there is one; the longest waiting is served first."""

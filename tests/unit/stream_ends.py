@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from typing import Any
 
@@ -87,11 +86,6 @@ def error_of(task: Any) -> BaseException | None:
     except BaseException as error:
         return error
     return None
-
-
-def address(buffer: memoryview) -> int:
-    """Where a buffer begins: two slices of one may be different objects."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
 def all_given_back(buffers: Buffers) -> bool:

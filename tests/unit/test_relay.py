@@ -17,16 +17,7 @@ from dft.fanout import SCHEDULED, Fanout
 from dft.relay import Relay, buffers_needed
 from dft.streams import Buffers, FailedSink, Stop, segment_lengths
 from tests.unit.fake_engine import Network
-from tests.unit.stream_ends import (
-    BytesSink,
-    BytesSource,
-    address,
-    all_given_back,
-    codings,
-    data_of,
-    later,
-    places,
-)
+from tests.unit.stream_ends import BytesSink, BytesSource, all_given_back, codings, data_of, later, places
 
 TAG = 7
 
@@ -41,16 +32,16 @@ class WatchedBuffers(Buffers):
     def take(self) -> memoryview | None:
         buffer = super().take()
         if buffer is not None:
-            assert address(buffer) not in self._out, "handed out twice"
-            self._out.add(address(buffer))
+            assert id(buffer.obj) not in self._out, "handed out twice"
+            self._out.add(id(buffer.obj))
         return buffer
 
     def give_back(self, buffer: memoryview) -> None:
-        assert address(buffer) in self._out, "given back twice"
+        assert id(buffer.obj) in self._out, "given back twice"
         # Whoever still needs the bytes finds these.
         buffer[:] = b"\xbb" * len(buffer)
         if not self._waiting:
-            self._out.remove(address(buffer))
+            self._out.remove(id(buffer.obj))
         super().give_back(buffer)
 
 
