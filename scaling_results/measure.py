@@ -1,6 +1,7 @@
 """Take the measurements: python -m scaling_results.measure [EXPERIMENT...].
 
-A run of an experiment replaces its group in the HDF5 file; the pictures and the page are made from that by
+A run of an experiment replaces its group in the HDF5 file at its end; what there is before that is in a file
+beside it, which stays if the run is cut short.  The pictures and the page are made from the HDF5 file by
 ``python -m scaling_results.plot``.
 """
 
@@ -21,12 +22,11 @@ from scaling_results.records import RESULTS, conditions, save
 
 
 def measure(experiment: Experiment, bench: Bench, results: Path) -> bool:
-    """Run one experiment and save what it gives as it comes; tell whether that is all of it."""
+    """Run one experiment and save what it gave; tell whether that is all of it."""
     bench.say(f"{experiment.name}: {experiment.title}")
     told = conditions()
-    samples = Samples(
-        experiment, bench, lambda so_far: save(so_far.record({**told, "unfinished": "yes"}), results)
-    )
+    unfinished = results.with_name(f"unfinished-{experiment.name}.h5")
+    samples = Samples(experiment, bench, lambda so_far: save(so_far.record(told), unfinished))
     try:
         experiment.take(bench, samples)
     except Exception as problem:  # even a bug in one experiment must not cost the hour of the others
@@ -37,6 +37,7 @@ def measure(experiment: Experiment, bench: Bench, results: Path) -> bool:
         bench.say(f"{experiment.name}: no samples, nothing saved")
         return False
     save(samples.record(told), results)
+    unfinished.unlink(missing_ok=True)
     bench.say(f"{experiment.name}: {len(samples)} samples saved in {results}")
     return "given up" not in samples.attributes
 
