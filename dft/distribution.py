@@ -71,7 +71,7 @@ def _route(cluster: Cluster, ranks: list[int], size: int, algorithm: str) -> Rou
         algorithm, segment_size = choice.algorithm, choice.segment_size
     else:
         segment_size = segment_for(algorithm, len(hosts), size, most, cluster.network).segment_size
-    flying = 1 if algorithm == MPI else in_flight(algorithm, segment_size, cluster.network)
+    flying = 1 if algorithm == MPI else in_flight(algorithm, len(hosts), segment_size, cluster.network)
     return Route(algorithm, hosts, segment_size, flying, cluster.next_tag())
 
 

@@ -12,21 +12,23 @@ import msgspec
 
 from dft.fanout import BINOMIAL, CHAIN, CIRCULANT, SCHEDULED, TWO_TREE, rounds_of
 
-#: Bytes: the shortest segment worth a message of its own, unless the user's are shorter.
-LEAST_SEGMENT = 12 << 10
+#: Bytes: the shortest segment worth a message of its own, unless the user's are shorter.  Where processors
+#: have other work, shorter ones cost more time than the wire's pipeline gains by them.
+LEAST_SEGMENT = 22 << 10
 #: Bytes: the longest segment.  With its header it stays below the size up to which Open MPI is told to send
 #: a message over TCP in one go (``mpi_settings``).
 LONGEST_SEGMENT = 240 << 10
 #: Bytes: the segment among ranks of one host, where a message costs more processor time than its bytes do.
 LOCAL_SEGMENT = 1 << 20
 #: What may be under way from a rank to its receivers: the bytes of so many seconds, but no fewer than so many
-#: bytes.  That hides the naps at both ends.  On the circulant graph a rank receives from many: more would
-#: meet in front of its wire and be lost there.
+#: bytes, which are all where the wire has not been measured.  That hides the naps at both ends.  On the
+#: circulant graph the seconds are those for each neighbour: a rank has as many senders, and with more under
+#: way from each of them their messages would meet in front of its wire and be lost there.
 IN_FLIGHT = {
     CHAIN: (20e-3, 360 << 10),
     BINOMIAL: (10e-3, 240 << 10),
     TWO_TREE: (20e-3, 360 << 10),
-    CIRCULANT: (20e-3, 120 << 10),
+    CIRCULANT: (2e-3, 120 << 10),
 }
 #: Bytes: a segment that is long enough for what its messages cost.
 SOME_LENGTH = 60 << 10
@@ -43,17 +45,18 @@ class Network(msgspec.Struct, frozen=True):
     """What the network does.
 
     latency: seconds of a message without bytes, the naps of its ranks included.  byte_time: seconds per
-    byte.  overhead: seconds that a rank is busy with a message, however short.
+    byte.  overhead: seconds that a rank is busy with a message, however short.  measured: whether these were
+    measured.
     """
 
     latency: float
     byte_time: float
     overhead: float = 100e-6
+    measured: bool = True
 
 
-#: What is assumed of a network before it has been measured: half of the longest nap, and a slow wire, so that
-#: little is under way.
-ASSUMED = Network(latency=0.5e-3, byte_time=1 / 25e6)
+#: What is assumed of a network before it has been measured: half of the longest nap, and a slow wire.
+ASSUMED = Network(latency=0.5e-3, byte_time=1 / 25e6, measured=False)
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -85,14 +88,19 @@ def predict(algorithm: str, hosts: int, size: int, segment_size: int, network: N
     return depth * (network.latency + wire) + rest * step
 
 
-def _bytes_in_flight(algorithm: str, network: Network) -> float:
+def _neighbours(algorithm: str, hosts: int) -> int:
+    return (hosts - 1).bit_length() if algorithm == CIRCULANT else 1
+
+
+def _bytes_in_flight(algorithm: str, hosts: int, network: Network) -> float:
     seconds, least = IN_FLIGHT[algorithm]
-    return max(least, seconds / network.byte_time)
+    most = seconds * _neighbours(algorithm, hosts) / network.byte_time
+    return max(least, most) if network.measured else least
 
 
-def in_flight(algorithm: str, segment_size: int, network: Network) -> int:
-    """Return how many segments a rank should have under way to its receivers."""
-    return max(FEWEST, min(MOST, int(_bytes_in_flight(algorithm, network) / segment_size)))
+def in_flight(algorithm: str, hosts: int, segment_size: int, network: Network) -> int:
+    """Return how many segments a rank should have under way to its receivers; hosts: the root's included."""
+    return max(FEWEST, min(MOST, int(_bytes_in_flight(algorithm, hosts, network) / segment_size)))
 
 
 def longest_segment(algorithm: str, hosts: int, network: Network) -> int:
@@ -101,23 +109,23 @@ def longest_segment(algorithm: str, hosts: int, network: Network) -> int:
     On the circulant graph ranks get out of step, and meet at receivers: two rounds of messages to all the
     neighbours in flight make up for that, where the wire is fast enough for segments of some length.
     """
-    longest, most = LONGEST_SEGMENT, _bytes_in_flight(algorithm, network)
-    neighbours = (hosts - 1).bit_length() if algorithm == CIRCULANT else 1
-    while longest * FEWEST > most or (longest > SOME_LENGTH and 2 * neighbours * longest > most):
+    longest, most = LONGEST_SEGMENT, _bytes_in_flight(algorithm, hosts, network)
+    rounds = 2 * _neighbours(algorithm, hosts)
+    while longest * FEWEST > most or (longest > SOME_LENGTH and rounds * longest > most):
         longest //= 2
     return longest
 
 
 def segment_for(algorithm: str, hosts: int, size: int, most: int, network: Network) -> Choice:
-    """Choose the segment size for an algorithm: its longest one, its half, its quarter and so on.
+    """Choose the segment size for an algorithm: its longest one, its half, its quarter ... and the least.
 
     most: bytes that it must not exceed, above 0.
     """
     if hosts < 2:
         return Choice(algorithm, min(most, LOCAL_SEGMENT), 0.0)
     sizes = [min(most, longest_segment(algorithm, hosts, network))]
-    while sizes[-1] // 2 >= LEAST_SEGMENT:
-        sizes.append(sizes[-1] // 2)
+    while sizes[-1] > LEAST_SEGMENT:
+        sizes.append(max(sizes[-1] // 2, LEAST_SEGMENT))
     times = [predict(algorithm, hosts, size, segment, network) for segment in sizes]
     limit = min(times) * TOLERANCE
     return next(Choice(algorithm, s, t) for s, t in zip(sizes, times, strict=True) if t <= limit)

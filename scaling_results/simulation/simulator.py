@@ -89,7 +89,7 @@ class Simulator:
             _write_schedule(self._schedule, *key)
             self._scheduled = key
         fanout = Fanout(broadcast.algorithm, [[rank] for rank in range(broadcast.hosts)])
-        flying = in_flight(broadcast.algorithm, broadcast.segment_size, network)
+        flying = in_flight(broadcast.algorithm, broadcast.hosts, broadcast.segment_size, network)
         needed = buffers_needed(fanout, broadcast.segment_size, flying)
         numbers = (
             broadcast.size,

@@ -29,7 +29,7 @@ algorithms = st.sampled_from(SCHEDULED)
 hosts = st.integers(1, 5000)
 sizes = st.integers(0, 1 << 40) | st.integers(0, 1 << 20)
 segments = st.integers(1, 1 << 22)
-networks = st.builds(Network, st.floats(1e-7, 1.0), st.floats(1e-11, 1e-5), st.floats(0, 1e-2))
+networks = st.builds(Network, st.floats(1e-7, 1.0), st.floats(1e-11, 1e-5), st.floats(0, 1e-2), st.booleans())
 #: Gigabit Ethernet with naps at both ends.
 GIGABIT = Network(latency=1e-3, byte_time=1 / 125e6)
 
@@ -100,16 +100,21 @@ def candidates(algorithm: str, hosts: int, most: int, network: Network) -> list[
     if hosts < 2:
         return [min(most, LOCAL_SEGMENT)]
     longest = min(most, longest_segment(algorithm, hosts, network))
-    return [longest, *(longest >> k for k in range(1, 20) if longest >> k >= LEAST_SEGMENT)]
+    halves = [longest >> k for k in range(20) if longest >> k > LEAST_SEGMENT]
+    return [*halves, min(most, LEAST_SEGMENT)]
 
 
 @given(algorithms, hosts, networks)
 def test_a_few_of_the_longest_segments_can_be_under_way(algorithm: str, p: int, network: Network) -> None:
     seconds, least = IN_FLIGHT[algorithm]
+    neighbours = (p - 1).bit_length() if algorithm == CIRCULANT else 1
+    most = max(least, neighbours * seconds / network.byte_time) if network.measured else least
     longest = longest_segment(algorithm, p, network)
     assert LEAST_SEGMENT <= longest <= LONGEST_SEGMENT
-    assert FEWEST * longest <= max(least, seconds / network.byte_time)
-    assert FEWEST <= in_flight(algorithm, longest, network) <= MOST
+    assert FEWEST * longest <= most
+    count = in_flight(algorithm, p, longest, network)
+    assert FEWEST <= count <= MOST
+    assert count * longest <= most
 
 
 @given(hosts, sizes, segments, networks)
