@@ -32,8 +32,8 @@ IN_FLIGHT = {
 }
 #: Bytes: a segment that is long enough for what its messages cost.
 SOME_LENGTH = 60 << 10
-#: Segments in flight, at the least and at the most.
-FEWEST, MOST = 2, 48
+#: Segments in flight, at the least and at the most; and so many where each would still be of some length.
+FEWEST, MOST, SOME = 2, 48, 4
 #: On the circulant graph ranks get out of step, and meet at receivers: from so many hosts on, each doubling
 #: adds such a part to the rounds of a long broadcast (simulated: 1.05, 1.15, 1.30 at 128, 256, 512 hosts).
 IN_STEP, OUT_OF_STEP = 64, 0.1
@@ -106,12 +106,13 @@ def in_flight(algorithm: str, hosts: int, segment_size: int, network: Network) -
 def longest_segment(algorithm: str, hosts: int, network: Network) -> int:
     """Return the longest segment of which the fewest in flight are not too many bytes.
 
-    On the circulant graph ranks get out of step, and meet at receivers: two rounds of messages to all the
-    neighbours in flight make up for that, where the wire is fast enough for segments of some length.
+    Where the wire is fast enough for segments of some length, more of them are in flight: on the circulant
+    graph ranks get out of step, and meet at receivers, for which two rounds of messages to all the
+    neighbours make up; along a chain a late rank does not stop its sender.
     """
     longest, most = LONGEST_SEGMENT, _bytes_in_flight(algorithm, hosts, network)
-    rounds = 2 * _neighbours(algorithm, hosts)
-    while longest * FEWEST > most or (longest > SOME_LENGTH and rounds * longest > most):
+    enough = max(SOME, 2 * _neighbours(algorithm, hosts))
+    while longest * FEWEST > most or (longest > SOME_LENGTH and longest * enough > most):
         longest //= 2
     return longest
 
