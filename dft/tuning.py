@@ -35,8 +35,8 @@ SOME_LENGTH = 60 << 10
 #: Segments in flight, at the least and at the most; and so many where each would still be of some length.
 FEWEST, MOST, SOME = 2, 48, 4
 #: On the circulant graph ranks get out of step, and meet at receivers: from so many hosts on, each doubling
-#: adds such a part to the rounds of a long broadcast (simulated: 1.05, 1.15, 1.30 at 128, 256, 512 hosts).
-IN_STEP, OUT_OF_STEP = 64, 0.1
+#: adds such a part to the rounds of a long broadcast (simulated: 1.09, 1.18, 1.31, 1.40 at 64 to 512 hosts).
+IN_STEP, OUT_OF_STEP = 32, 0.1
 #: How much slower than the best prediction a longer segment may be: it costs less processor time.
 TOLERANCE = 1.02
 
