@@ -106,9 +106,9 @@ def in_flight(algorithm: str, hosts: int, segment_size: int, network: Network) -
 def longest_segment(algorithm: str, hosts: int, network: Network) -> int:
     """Return the longest segment of which the fewest in flight are not too many bytes.
 
-    Where the wire is fast enough for segments of some length, more of them are in flight: on the circulant
-    graph ranks get out of step, and meet at receivers, for which two rounds of messages to all the
-    neighbours make up; along a chain a late rank does not stop its sender.
+    Where the wire is fast enough for segments of some length, more than those are to be in flight: ``SOME``,
+    so that a late rank does not stop its sender, and on the circulant graph, whose ranks get out of step
+    and meet at receivers, two rounds of messages to all the neighbours.
     """
     longest, most = LONGEST_SEGMENT, _bytes_in_flight(algorithm, hosts, network)
     enough = max(SOME, 2 * _neighbours(algorithm, hosts))
