@@ -23,10 +23,12 @@ LOCAL_SEGMENT = 1 << 20
 #: What may be under way from a rank to its receivers: the bytes of so many seconds, but no fewer than so many
 #: bytes, which are all where the wire has not been measured.  That hides the naps at both ends.  On the
 #: circulant graph the seconds are those for each neighbour: a rank has as many senders, and with more under
-#: way from each of them their messages would meet in front of its wire and be lost there.
+#: way from each of them their messages would meet in front of its wire and be lost there.  On the binomial
+#: tree a rank sends to each receiver in turn: what is lost there is the end of what that one gets for now,
+#: and TCP waits long before it sends it again, since nothing that follows shows that it is missing.
 IN_FLIGHT = {
     CHAIN: (20e-3, 360 << 10),
-    BINOMIAL: (10e-3, 240 << 10),
+    BINOMIAL: (10e-3, 120 << 10),
     TWO_TREE: (20e-3, 360 << 10),
     CIRCULANT: (2e-3, 120 << 10),
 }
