@@ -77,7 +77,8 @@ def _end(number: int, frame: FrameType | None) -> None:
 def main(words: list[str]) -> int:
     """Run the experiments that are named, or all; give 1 when a sample is missing."""
     options = _arguments(words)
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     chosen = [e for e in EXPERIMENTS if not options.experiments or e.name in options.experiments]
     results = options.results or RESULTS
     complete = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,36 +57,53 @@ def _send(nodes: EmulatedNodes, session: Session, algorithm: str, source: Source
 
 
 def _take_cell(nodes: EmulatedNodes, cell: Cell, samples: Samples) -> None:
-    """Send a file of one size in turn by each algorithm, in one session."""
+    """Send a file of one size in turn by each algorithm, in one session as long as nothing fails.
+
+    An algorithm that fails is out.  Its session may not be done with it yet: the others go on in a new one.
+    """
+    spent: dict[str, list[float]] = {algorithm: [] for algorithm in ALL}
+    turns = ((repetition, algorithm) for repetition in range(cell.repetitions) for algorithm in ALL)
+    while failed := _take_turns(nodes, cell, turns, spent, samples):
+        del spent[failed]
+
+
+def _take_turns(
+    nodes: EmulatedNodes,
+    cell: Cell,
+    turns: Iterator[tuple[int, str]],
+    spent: dict[str, list[float]],
+    samples: Samples,
+) -> str:
+    """Take turns in a session of their own until none is left or an algorithm fails; return which one did.
+
+    turns: (repetition, algorithm).  spent: the seconds of each algorithm so far, of those that are not out.
+    """
     clear(nodes)
     source, small = _make(nodes, "source", cell.size), _make(nodes, "small", KIB)
     with Session(nodes, len(nodes.nodes), DIRECTORY) as session:
         # The first broadcasts of a session connect nodes, and dft measures its network then.
-        for algorithm in ALL:
+        for algorithm in spent:
             _send(nodes, session, algorithm, small, f"first-{algorithm}")
-        spent: dict[str, list[float]] = {algorithm: [] for algorithm in ALL}
-        for repetition in range(cell.repetitions):
-            for algorithm, before in list(spent.items()):
-                # Which algorithm a long cell can repeat is seen from what it took so far.
-                if before and sum(before) + max(before) > LONGEST:
-                    continue
-                name = f"{algorithm}-{repetition}"
-                try:
-                    seconds = _send(nodes, session, algorithm, source, name)
-                except MeasurementError as problem:
-                    what = f"{algorithm}, {byte_size(cell.size)}, {nodes.name}"
-                    samples.give_up(what, problem)
-                    del spent[algorithm]
-                    continue
-                before.append(seconds)
-                samples.add(
-                    algorithm=algorithm,
-                    nodes=len(nodes.nodes),
-                    rate=nodes.rate,
-                    size=cell.size,
-                    repetition=repetition,
-                    seconds=seconds,
-                )
+        for repetition, algorithm in turns:
+            before = spent.get(algorithm)
+            # Which algorithm a long cell can repeat is seen from what it took so far.
+            if before is None or (before and sum(before) + max(before) > LONGEST):
+                continue
+            try:
+                seconds = _send(nodes, session, algorithm, source, f"{algorithm}-{repetition}")
+            except MeasurementError as problem:
+                samples.give_up(f"{algorithm}, {byte_size(cell.size)}, {nodes.name}", problem)
+                return algorithm
+            before.append(seconds)
+            samples.add(
+                algorithm=algorithm,
+                nodes=len(nodes.nodes),
+                rate=nodes.rate,
+                size=cell.size,
+                repetition=repetition,
+                seconds=seconds,
+            )
+    return ""
 
 
 def _take_at(count: int, rate: str, cells: Sequence[Cell], samples: Samples) -> None:
