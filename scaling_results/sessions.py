@@ -102,13 +102,15 @@ class Session:
     def ask(self, *words: str, limit: float) -> dict[str, Any]:
         """Give a command and wait for its reply.
 
-        limit: seconds.  Raises MeasurementError when the command fails or the reply takes longer.
+        limit: seconds.  Raises MeasurementError when the command fails or the reply takes longer; then the
+        session is ended: its late reply would be taken for the next command's.
         """
         line = shlex.join(words)
         self._say(line)
         try:
             reply = self._replies.get(timeout=limit)
         except queue.Empty:
+            end_family(self._process)
             raise MeasurementError(f"{line}: no reply after {limit:g} s: {self._complaint()}") from None
         if reply is None:
             raise MeasurementError(f"{line}: the session ended: {self._complaint()}")

@@ -59,7 +59,7 @@ def _send(nodes: EmulatedNodes, session: Session, algorithm: str, source: Source
 def _take_cell(nodes: EmulatedNodes, cell: Cell, samples: Samples) -> None:
     """Send a file of one size in turn by each algorithm, in one session as long as nothing fails.
 
-    An algorithm that fails is out.  Its session may not be done with it yet: the others go on in a new one.
+    An algorithm that fails is out, and perhaps its session with it: the others go on in a new one.
     """
     spent: dict[str, list[float]] = {algorithm: [] for algorithm in ALL}
     turns = ((repetition, algorithm) for repetition in range(cell.repetitions) for algorithm in ALL)
@@ -73,7 +73,7 @@ def _take_turns(
     turns: Iterator[tuple[int, str]],
     spent: dict[str, list[float]],
     samples: Samples,
-) -> str:
+) -> str | None:
     """Take turns in a session of their own until none is left or an algorithm fails; return which one did.
 
     turns: (repetition, algorithm).  spent: the seconds of each algorithm so far, of those that are not out.
@@ -103,7 +103,7 @@ def _take_turns(
                 repetition=repetition,
                 seconds=seconds,
             )
-    return ""
+    return None
 
 
 def _take_at(count: int, rate: str, cells: Sequence[Cell], samples: Samples) -> None:
