@@ -25,8 +25,9 @@ ErrorMap = Callable[[OSError, int], DftError]
 SMALL_FILE = 64 << 10
 
 #: Bytes of one write to a large file.  The longer a write, the larger the units in which Linux takes memory
-#: for it; units of more than this cost twice the time (ADR 0007).
-WRITE_SIZE = 128 << 10
+#: for it; in a virtual machine larger ones come from memory that its host has to provide first, at two to
+#: four times the cost (ADR 0007).
+WRITE_SIZE = 32 << 10
 
 #: A piece that begins with this many zero bytes is looked at whole, and left as a hole if all are zero.
 _PROBE = bytes(512)
