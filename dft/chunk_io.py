@@ -340,7 +340,7 @@ def copy_chunk(source: int, target: int, entry: FileEntry, chunk: int) -> None:
     offset = chunk * entry.chunk_size
     end = offset + entry.chunk_length(chunk)
     while offset < end:
-        block = os.pread(source, min(1 << 20, end - offset), offset)
+        block = os.pread(source, min(WRITE_SIZE, end - offset), offset)
         if not block:
             break  # whoever reads the chunk will find it short
         offset += os.pwrite(target, block, offset) if block.strip(b"\0") else len(block)
