@@ -18,9 +18,8 @@ from scaling_results.processes import MeasurementError, run
 from scaling_results.views import KIB, MIB, Series, bars
 
 WIRE = "wire"
-#: What takes longer than so many times the wire is slow: taken once, and not with larger files.
+#: What takes longer than so many times the wire is slow: not taken with larger files.
 SLOW = 4.0
-SLOW_REPETITIONS = 1
 #: Failures with which a peer is out.
 MOST_FAILURES = 2
 
@@ -30,8 +29,7 @@ class Setting:
     """What is copied, and by whom.
 
     size: bytes of the file; of each file of a tree where files is not 0.  wire: whether the wire is timed
-    with it.  once: names of those that are taken once.  unless_slow: label of the setting in which those
-    that are slow drop out of this one.
+    with it.  unless_slow: label of the setting in which those that are slow drop out of this one.
     """
 
     label: str
@@ -39,7 +37,6 @@ class Setting:
     by: tuple[Copier, ...]
     files: int = 0
     wire: bool = False
-    once: tuple[str, ...] = ()
     unless_slow: str = ""
 
 
@@ -75,7 +72,7 @@ PLACES = (
     (
         32,
         "50mbit",
-        (Setting("32 nodes, 32 MiB", 32 * MIB, MANY_BY, wire=True, once=(copiers.TAKTUK_DEFAULT.name,)),),
+        (Setting("32 nodes, 32 MiB", 32 * MIB, MANY_BY, wire=True),),
     ),
 )
 
@@ -135,18 +132,9 @@ class Course:
             seconds=seconds,
         )
 
-    def enough(self, setting: Setting, copier: Copier) -> bool:
-        """Tell whether a peer has no more turns: it takes long, or was slow with smaller files."""
-        turns = len(self._seconds.get((setting.label, copier.name), ()))
-        if copier is copiers.DFT:
-            return False
-        if copier.name in setting.once:
-            return turns > 0
-        slow_here = self._is_slow(setting.label, copier.name)
-        return self._is_slow(setting.unless_slow, copier.name) or (slow_here and turns >= SLOW_REPETITIONS)
-
-    def _is_slow(self, label: str, name: str) -> bool:
-        taken, wire = self._seconds.get((label, name)), self._seconds.get((label, WIRE))
+    def was_slow(self, label: str, copier: Copier) -> bool:
+        """Tell whether a peer was slow in the setting of that label."""
+        taken, wire = self._seconds.get((label, copier.name)), self._seconds.get((label, WIRE))
         return bool(taken and wire and statistics.median(taken) > SLOW * statistics.median(wire))
 
 
@@ -166,7 +154,7 @@ def _take_setting(course: Course, setting: Setting, bench: Bench, samples: Sampl
             except MeasurementError as problem:
                 samples.give_up(f"{setting.label}: the wire", problem)
         for copier in setting.by:
-            if course.enough(setting, copier) or not course.takes_part(copier):
+            if course.was_slow(setting.unless_slow, copier) or not course.takes_part(copier):
                 continue
             try:
                 seconds = course.copy(copier, size * max(1, files), digest)
@@ -207,8 +195,8 @@ PEERS = Experiment(
         "program that reads the file whole, broadcasts it in calls of 16 MiB and writes it, with the MPI "
         "library as it comes. *wire* is the transfer alone, from one node to one other. The contents were "
         "compared by SHA-256 on every node each time. What takes more than four times as long as the wire "
-        "is taken once, and not with 256 MiB; with 32 nodes, TakTuk without options once. Ratio: to dft. "
-        "This is about the time that a person waits: the goal is that no other tool needs less."
+        "is not taken with 256 MiB. Ratio: to dft. This is about the time that a person waits: the goal is "
+        "that no other tool needs less."
     ),
     columns=[
         ("setting", "S32"),
