@@ -19,7 +19,7 @@ from dft.model import DIGEST_SIZE, KIND_FILE, ChunkRun, FileEntry, Layout, runs_
 from dft.quarantine import check_chunks, set_aside
 from dft.store import Store
 from tests.unit.builders import Case, cut, disk_full, file_entry, tree_of, whole
-from tests.unit.test_store import CATALOG, take_in
+from tests.unit.store_streams import CATALOG, take_in
 
 
 def part(content: bytes, chunks: list[int], file_id: int = 50) -> Case:

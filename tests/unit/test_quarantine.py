@@ -17,7 +17,7 @@ from dft.model import ChunkRun, FileEntry, Layout, runs_of
 from dft.quarantine import Findings, check_chunks, chunks_set_aside, set_aside
 from dft.store import Store
 from tests.unit.builders import Case, PowerCut, file_entry, power_cut, tree_of, whole
-from tests.unit.test_store import CATALOG, read_back, take_in
+from tests.unit.store_streams import CATALOG, read_back, take_in
 
 KIB = 1 << 10
 
