@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 from dft import answers, protocol, requests
@@ -11,17 +10,15 @@ from dft.fanout import Route
 from dft.model import Layout, whole_files
 from tests.unit.builders import directory_entry, file_entry
 
-_HEADER = struct.Struct("<4sHHQ")
-
 
 def with_header(kind: int, body: bytes) -> bytes:
-    return _HEADER.pack(protocol.MAGIC, protocol.VERSION, kind, len(body)) + body
+    return protocol._HEADER.pack(protocol.MAGIC, protocol.VERSION, kind, len(body)) + body
 
 
 def kind_and_body(message: Any) -> tuple[int, bytes]:
     """Encode a message and take the header off, but for the kind that it names."""
     wire = bytes(protocol.encode(message))
-    return _HEADER.unpack_from(wire)[2], wire[protocol.HEADER_SIZE :]
+    return protocol._HEADER.unpack_from(wire)[2], wire[protocol.HEADER_SIZE :]
 
 
 def layouts() -> list[Layout]:

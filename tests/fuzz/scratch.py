@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 
 #: In memory, where there is such a place: a target makes thousands of small files.
 SCRATCH = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
@@ -15,11 +14,7 @@ SCRATCH = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
 @contextmanager
 def box() -> Iterator[str]:
     """Give a directory with an empty one in it, ``cwd``, that is the current one meanwhile."""
-    path, here = tempfile.mkdtemp(prefix="dft-fuzz-", dir=SCRATCH), os.getcwd()
-    try:
+    with tempfile.TemporaryDirectory(prefix="dft-fuzz-", dir=SCRATCH) as path:
         os.mkdir(f"{path}/cwd")
-        os.chdir(f"{path}/cwd")
-        yield path
-    finally:
-        os.chdir(here)
-        shutil.rmtree(path)
+        with chdir(f"{path}/cwd"):
+            yield path
