@@ -133,9 +133,8 @@ def test_help(capfd: Captured) -> None:
 PROGRAM = """
 import sys
 from dft.errors import DftError
-from dft.repl import Output, run_interactive, run_script
-from dft.session_report import Continuation
-from dft.replies import Reply, Text
+from dft.repl import Output, run_script
+from dft.replies import Text
 
 class Endless:
     def run(self, command):

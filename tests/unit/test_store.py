@@ -15,14 +15,7 @@ from dft.errors import CorruptChunk, InUse, StoreError, StoreFull
 from dft.manifest import with_digests
 from dft.model import ChunkRun, FileEntry, Layout, runs_of
 from dft.store import Store, default_root
-from tests.unit.builders import (
-    Case,
-    cases,
-    file_entry,
-    power_cut,
-    tree_of,
-    whole,
-)
+from tests.unit.builders import Case, cases, file_entry, power_cut, tree_of, whole
 from tests.unit.store_streams import CATALOG, read_back, take_in
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
@@ -15,14 +16,7 @@ from dft.errors import CorruptChunk
 from dft.model import ChunkRun, FileEntry, Layout, runs_of
 from dft.names import parents
 from dft.store import Store
-from tests.unit.builders import (
-    Case,
-    PowerCut,
-    directory_entry,
-    file_entry,
-    power_cut,
-    tree_of,
-)
+from tests.unit.builders import Case, PowerCut, directory_entry, file_entry, power_cut, tree_of
 from tests.unit.store_streams import CATALOG, read_back, take_in
 
 CONTENTS: dict[bytes, bytes | None] = {
@@ -78,20 +72,30 @@ class StoreMachine(RuleBasedStateMachine):
                 runs += runs_of(i, sorted({chunk % entry.chunk_count for chunk in chosen}))
         return Case(Layout(files, runs), [CONTENTS[name] or b"" for name in names])
 
+    def begun_transfer(self) -> int:
+        """Give the transfer that is under way, or begin one."""
+        if self.transfer is None:
+            self.transfer, self.next_transfer = self.next_transfer, self.next_transfer * 7 % 1009
+        return self.transfer
+
+    def survives(self, crash: int | None, committed: bool, step: Callable[[], None]) -> bool:
+        """Take a step; restart if the power is cut in it, and tell whether it was taken whole."""
+        try:
+            with power_cut(10**9 if crash is None else crash):
+                step()
+        except PowerCut:
+            self.restart(committed)
+            return False
+        return True
+
     @rule(
         choice=CHOICE, digests=st.booleans(), segment=st.integers(1, 40), crash=st.none() | st.integers(0, 60)
     )
     def receive(
         self, choice: dict[bytes, set[int] | None], digests: bool, segment: int, crash: int | None
     ) -> None:
-        if self.transfer is None:
-            self.transfer, self.next_transfer = self.next_transfer, self.next_transfer * 7 % 1009
-        case = self.draw(choice, digests)
-        try:
-            with power_cut(10**9 if crash is None else crash):
-                take_in(self.store, self.transfer, case, segment)
-        except PowerCut:
-            self.restart(committed=False)
+        transfer, case = self.begun_transfer(), self.draw(choice, digests)
+        if not self.survives(crash, False, lambda: take_in(self.store, transfer, case, segment)):
             return
         for run in case.layout.runs:
             chunks = self.staged.setdefault(case.layout.files[run.file].name, set())
@@ -102,11 +106,10 @@ class StoreMachine(RuleBasedStateMachine):
         case = self.draw(choice, digests=True)
         if not case.payload:
             return
-        if self.transfer is None:
-            self.transfer, self.next_transfer = self.next_transfer, self.next_transfer * 7 % 1009
+        transfer = self.begun_transfer()
         wrong = bytearray(case.payload)
         wrong[data.draw(st.integers(0, len(wrong) - 1))] ^= 0x55
-        writer = self.store.stage(self.transfer).writer(case.layout)
+        writer = self.store.stage(transfer).writer(case.layout)
         writer.write(memoryview(wrong))
         with pytest.raises(CorruptChunk):
             writer.finish()
@@ -115,14 +118,10 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.transfer is not None)
     @rule(crash=st.none() | st.integers(0, 60))
     def publish(self, crash: int | None) -> None:
-        assert self.transfer is not None
-        try:
-            with power_cut(10**9 if crash is None else crash):
-                self.store.publish(self.transfer)
-        except PowerCut:
-            self.restart(committed=True)
-            return
-        self.now_published()
+        transfer = self.transfer
+        assert transfer is not None
+        if self.survives(crash, True, lambda: self.store.publish(transfer)):
+            self.now_published()
 
     def now_published(self) -> None:
         for name, chunks in self.staged.items():
@@ -132,14 +131,10 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.transfer is not None)
     @rule(crash=st.none() | st.integers(0, 20))
     def discard(self, crash: int | None) -> None:
-        assert self.transfer is not None
-        try:
-            with power_cut(10**9 if crash is None else crash):
-                self.store.discard(self.transfer)
-        except PowerCut:
-            self.restart(committed=False)
-            return
-        self.transfer, self.staged = None, {}
+        transfer = self.transfer
+        assert transfer is not None
+        if self.survives(crash, False, lambda: self.store.discard(transfer)):
+            self.transfer, self.staged = None, {}
 
     @rule(committed=st.booleans(), crash=st.none() | st.integers(0, 40))
     def restart(self, committed: bool, crash: int | None = None) -> None:
@@ -148,12 +143,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = Store(self.root, CATALOG)
         assert self.store.node_id == self.identity
         assert set(self.store.staged_transfers()) <= {self.transfer}
-        try:
-            with power_cut(10**9 if crash is None else crash):
-                for transfer in self.store.staged_transfers():
-                    (self.store.publish if committed else self.store.discard)(transfer)
-        except PowerCut:
-            self.restart(committed)
+
+        def finish() -> None:
+            for transfer in self.store.staged_transfers():
+                (self.store.publish if committed else self.store.discard)(transfer)
+
+        if not self.survives(crash, committed, finish):
             return
         if committed and self.transfer is not None:
             self.now_published()
